@@ -1,0 +1,285 @@
+"""The whole thing as two functions: ``unlearn`` a model that you have, ``evaluate`` what came out."""
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import Strategy
+from torch import nn
+from torch.utils.data import Dataset
+
+from supreme.callbacks import ElapsedTime, PeakMemory, Utilisation
+from supreme.components import load, resolve
+from supreme.distributed import full_state_dict, hushed, quiet_trainer
+from supreme.errors import ConfigError, DataError, nearest
+from supreme.evaluation import Evaluation
+from supreme.methods.base import UnlearningMethod
+from supreme.metrics.base import EvaluationMetric
+from supreme.models.build import reinitialise
+from supreme.scenarios.given_sets import GivenSets
+from supreme.seeding import derive
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What :func:`unlearn` returns.
+
+    Attributes:
+        model: M_u, on the CPU, in evaluation mode; the original is left as it was.
+        time_s: wall-clock of the procedure alone, in seconds.
+        peak_memory_bytes: peak accelerator memory (host memory without an accelerator) minus the value before.
+        utilisation: mean compute utilisation in [0, 1].
+    """
+
+    model: nn.Module
+    time_s: float
+    peak_memory_bytes: float
+    utilisation: float
+
+
+def unlearn(
+    model: nn.Module,
+    method: str | type[UnlearningMethod] | UnlearningMethod,
+    *,
+    forget: Dataset[Any],
+    retain: Dataset[Any],
+    num_classes: int | None = None,
+    forget_class: int | Sequence[int] | None = None,
+    batch_size: int = 64,
+    shuffle: bool = True,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    strategy: str | Strategy = "auto",
+    precision: Any = "32-true",
+    num_workers: int = 0,
+    **arguments: Any,
+) -> Unlearned:
+    """Remove the influence of a forget set from a trained classifier.
+
+    Args:
+        model: images (N, C, H, W) -> logits (N, K); left untouched.
+        method: name (``"LFSSD"``), dotted path, class or instance of an :class:`UnlearningMethod`.
+        forget: D_f, a Dataset of (image tensor (C, H, W), class); served as it is, without any transform.
+        retain: D_r, likewise.
+        num_classes: number of logits; None asks the model with one image.
+        forget_class: class or classes to be forgotten, for methods that need to know (UNSIR, RandomLabels).
+        batch_size: rows of a global batch, over all devices.
+        shuffle: False serves batches in the data's own order; D is retain followed by forget.
+        seed: unlearning seed s_u.
+        accelerator: as in ``lightning.Trainer``.
+        devices: as in ``lightning.Trainer``.
+        strategy: as in ``lightning.Trainer``; ``"fsdp"`` is FSDP2.
+        precision: as in ``lightning.Trainer``.
+        num_workers: processes that read ahead, for datasets that are not in memory.
+        arguments: the method's own arguments; not allowed with an instance.
+
+    Returns:
+        The unlearned model with its time, memory and utilisation.
+
+    Raises:
+        UnknownNameError: if there is no such method.
+        ConfigError: if an argument is unknown or outside its range.
+        DataError: if a set is empty or its items are not (image tensor, class).
+        NotApplicableError: if the method needs a class and none is given.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> images, classes = torch.randn(8, 1, 2, 2), torch.tensor([0, 1] * 4)
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> forget, retain = TensorDataset(images[:2], classes[:2]), TensorDataset(images[2:], classes[2:])
+        >>> result = unlearn(network, "SSD", forget=forget, retain=retain, accelerator="cpu", selection_weight=1.5)
+        >>> type(result.model).__name__
+        'Sequential'
+    """
+    classes = (forget_class,) if isinstance(forget_class, int) else forget_class
+    count = count_classes(model, retain) if num_classes is None else num_classes
+    scenario = GivenSets(
+        forget, retain, count, forget_classes=classes, batch_size=batch_size, shuffle=shuffle, num_workers=num_workers
+    )
+    module = make_method(method, model, {"seed": seed, **arguments}, explicit=bool(arguments))
+    clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
+    with hushed():
+        trainer = quiet_trainer(
+            accelerator, devices, strategy, precision, callbacks=[clock, memory, load_], max_epochs=1
+        )
+        trainer.fit(module, datamodule=scenario)
+        state = full_state_dict(module.model)
+    network = _like_before(model, state)
+    return Unlearned(network, clock.time_s, memory.peak_memory_bytes, load_.utilisation)
+
+
+def evaluate(
+    unlearned: nn.Module,
+    *,
+    forget_train: Dataset[Any],
+    retain_train: Dataset[Any],
+    retain_test: Dataset[Any],
+    forget_test: Dataset[Any] | None = None,
+    retrained: nn.Module | None = None,
+    original: nn.Module | None = None,
+    incompetent: nn.Module | None = None,
+    metrics: Sequence[str | EvaluationMetric] | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    strategy: str | Strategy = "auto",
+    precision: Any = "32-true",
+    num_workers: int = 0,
+) -> dict[str, float]:
+    """Compare an unlearned model with the retrained one.
+
+    Args:
+        unlearned: M_u.
+        forget_train: D_f.
+        retain_train: D_r.
+        retain_test: D'_r, or all of D' when ``forget_test`` is None.
+        forget_test: D'_f; None means that D_f was drawn at random: D'_f = D_f and D' = ``retain_test``.
+        retrained: M_r; without it there are no comparisons and no gaps.
+        original: M_o; its ZRF is added.
+        incompetent: a network with random weights for ZRF; None draws one of the architecture of ``unlearned``
+            where that is possible and else leaves ZRF out.
+        metrics: names or instances; None takes all.
+        batch_size: rows of a global batch.
+        seed: evaluation seed s_e; drives the attack's folds only.
+        accelerator: as in ``lightning.Trainer``.
+        devices: as in ``lightning.Trainer``.
+        strategy: as in ``lightning.Trainer``; ``"fsdp"`` is FSDP2.
+        precision: as in ``lightning.Trainer``.
+        num_workers: processes that read ahead, for datasets that are not in memory.
+
+    Returns:
+        Values by key: ``<set>/<metric>`` with set ``whole``, ``retain`` or ``forget``, else ``<metric>``; ``<key>_gap`` is
+        the value of M_u minus that of M_r. Fractions are in [0, 1].
+
+    Raises:
+        UnknownNameError: if there is no such metric.
+        DataError: if a set is empty or its items are not (image tensor, class).
+    """
+    count = count_classes(unlearned, retain_test)
+    scenario = GivenSets(
+        forget_train,
+        retain_train,
+        count,
+        forget_test=forget_test,
+        retain_test=retain_test,
+        evaluation_batch_size=batch_size,
+        num_workers=num_workers,
+    )
+    request = scenario.request.fingerprint
+    teacher = _teacher(unlearned, derive(request, "incompetent teacher")) if incompetent is None else incompetent
+    chosen = None if metrics is None else [make_metric(metric, seed) for metric in metrics]
+    references = [_copy(network) for network in (retrained, original)]
+    with hushed():
+        evaluation = Evaluation(
+            copy.deepcopy(unlearned), *references, teacher, metrics=chosen, random=forget_test is None, seed=seed
+        )
+        trainer = quiet_trainer(accelerator, devices, strategy, precision)
+        trainer.test(evaluation, datamodule=scenario, verbose=False)
+    return evaluation.scores
+
+
+def make_method(
+    method: str | type[UnlearningMethod] | UnlearningMethod,
+    original: nn.Module,
+    arguments: Mapping[str, Any],
+    explicit: bool = True,
+) -> UnlearningMethod:
+    """A method from its name, dotted path or class; an instance comes back as it is.
+
+    Args:
+        method: which method.
+        original: M_o.
+        arguments: arguments of the method.
+        explicit: whether the caller named any of them, which an instance does not allow.
+
+    Raises:
+        UnknownNameError: if there is no such method.
+        ConfigError: if an argument is unknown, or is given beside an instance.
+    """
+    if isinstance(method, UnlearningMethod):
+        if explicit:
+            raise ConfigError(f"Expected no arguments beside an instance of {type(method).__name__}; give them to it.")
+        return method
+    chosen = load(resolve("methods", method)) if isinstance(method, str) else method
+    if not (isinstance(chosen, type) and issubclass(chosen, UnlearningMethod)):
+        raise ConfigError(f"Expected an UnlearningMethod, got {chosen!r}; subclass supreme.methods.UnlearningMethod.")
+    check_arguments(chosen, arguments)
+    return chosen(original, **arguments)
+
+
+def make_metric(metric: str | EvaluationMetric, seed: int = 0) -> EvaluationMetric:
+    """A metric from its name or dotted path; an instance comes back as it is.
+
+    Args:
+        metric: which metric.
+        seed: evaluation seed, for metrics that take one.
+
+    Raises:
+        UnknownNameError: if there is no such metric.
+        ConfigError: if the name leads to something else.
+    """
+    if isinstance(metric, EvaluationMetric):
+        return metric
+    chosen = load(resolve("metrics", metric))
+    if not (isinstance(chosen, type) and issubclass(chosen, EvaluationMetric)):
+        raise ConfigError(f"Expected an EvaluationMetric, got {chosen!r}; subclass supreme.metrics.EvaluationMetric.")
+    takes_seed = "seed" in inspect.signature(chosen).parameters
+    return chosen(seed=seed) if takes_seed else chosen()
+
+
+def check_arguments(component: type, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that a component does not take, naming the nearest ones.
+
+    Raises:
+        ConfigError: if an argument is unknown.
+    """
+    parameters = inspect.signature(component).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in arguments:
+        if name not in parameters:
+            near = nearest(name, parameters)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it takes {', '.join(parameters)}."
+            raise ConfigError(f"{component.__name__} has no argument '{name}'; {hint}")
+
+
+def count_classes(model: nn.Module, dataset: Dataset[Any]) -> int:
+    """Number of logits, from one forward pass.
+
+    Raises:
+        DataError: if the set is empty or the model does not answer with (N, K) logits.
+    """
+    if len(dataset) == 0:  # type: ignore[arg-type]
+        raise DataError("Expected samples in every set, but the retain set is empty.")
+    parameter = next(model.parameters(), torch.zeros(()))
+    image = torch.as_tensor(dataset[0][0])[None].to(parameter)
+    training = model.training
+    with torch.no_grad():
+        logits = model.eval()(image)
+    model.train(training)
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+        raise DataError("Expected a model that maps images (N, C, H, W) to logits (N, K); wrap it so that it does.")
+    return int(logits.shape[1])
+
+
+def _like_before(model: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    network = copy.deepcopy(model)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _copy(model: nn.Module | None) -> nn.Module | None:
+    return None if model is None else copy.deepcopy(model)
+
+
+def _teacher(model: nn.Module, seed: int) -> nn.Module | None:
+    """A network with random weights, None where the architecture cannot be initialised anew."""
+    try:
+        return reinitialise(model, seed)
+    except ConfigError:
+        return None

@@ -1,0 +1,17 @@
+"""Where images come from: every class gives uint8 train and test images with their classes."""
+
+from supreme.components import lazy
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "CIFAR10": "cifar",
+        "CIFAR100": "cifar",
+        "CIFAR20": "cifar",
+        "Digits": "digits",
+        "ImageDataset": "base",
+        "ImageFolder": "image_folder",
+        "Images": "base",
+        "StoredDataset": "store",
+    },
+)

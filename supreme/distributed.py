@@ -1,0 +1,458 @@
+"""The only file that asks which strategy runs: shards of parameters, exact statistics, shares of global batches.
+
+Four layouts of a parameter exist: whole on every rank (one process, DDP), a DTensor shard (FSDP2), a whole parameter
+with a partitioned master copy (DeepSpeed ZeRO-1 and 2), and a flat partition (ZeRO-3). Everything else in the package
+goes through the functions below and never sees the difference.
+"""
+
+import importlib
+import logging
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
+
+from supreme.batch import Batch
+from supreme.errors import ConfigError
+
+Layout = Literal["whole", "dtensor", "master", "flat"]
+
+
+class FSDP2(ModelParallelStrategy):
+    """Fully sharded data parallel over all devices (torch ``fully_shard``), without tensor parallelism.
+
+    Lightning's model-parallel strategy puts the devices of a node into one tensor-parallel group by default; this class
+    makes all of them data parallel. The modules of this package shard themselves in ``configure_model``.
+
+    Example:
+        >>> strategy = FSDP2(save_distributed_checkpoint=False)
+    """
+
+    def setup_environment(self) -> None:
+        """Make every process a member of the data-parallel group."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
+        super().setup_environment()
+
+
+class NoStep(torch.optim.Optimizer):
+    """An optimiser that runs the closure and leaves the weights as they are, for methods that edit weights once."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.0})
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Compute the gradients only."""
+        if closure is None:
+            return None
+        with torch.enable_grad():
+            return closure()
+
+
+class Frozen:
+    """A frozen model in evaluation mode that is no submodule: it is neither trained, saved nor set to train mode.
+
+    Under FSDP2 it is sharded like the trained model; under DDP and DeepSpeed every rank holds it whole.
+
+    Args:
+        model: taken over as it is; its parameters stop requiring gradients.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.requires_grad_(False).eval()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (n, K) without gradient."""
+        with torch.no_grad():
+            logits: Tensor = self.model(images)
+        return logits
+
+
+class DistributedModule(LightningModule):
+    """A LightningModule with a network ``model`` that behaves alike on any number of devices.
+
+    It shards the network where the strategy shards, replaces BatchNorm statistics by those of the global batch and
+    keeps filler rows out of them.
+    """
+
+    model: nn.Module
+    frozen_names: ClassVar[tuple[str, ...]] = ()
+
+    def configure_model(self) -> None:
+        """Shard the network and the frozen models under FSDP2; other strategies wrap by themselves."""
+        mesh = getattr(self, "device_mesh", None)
+        if mesh is not None:
+            for network in (self.model, *(frozen.model for frozen in self._frozen())):
+                _fully_shard(network, mesh["data_parallel"])
+
+    def on_fit_start(self) -> None:
+        """Move the frozen models to the device and make BatchNorm exact."""
+        for frozen in self._frozen():
+            frozen.model.to(self.device)
+        exact_batch_norm(self.model)
+
+    def on_fit_end(self) -> None:
+        """Give BatchNorm its own forward back."""
+        restore_batch_norm(self.model)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Give BatchNorm its own forward back, also after a failure."""
+        restore_batch_norm(self.model)
+
+    def mean_loss(self, losses: Tensor, batch: Batch) -> Tensor:
+        """Loss whose gradient, averaged over ranks, is that of the global batch.
+
+        Args:
+            losses: float (n,), one value per row.
+            batch: the rows.
+        """
+        return (batch.weight.to(losses.dtype) * losses).sum() * batch.step.scale
+
+    def _frozen(self) -> Iterator[Frozen]:
+        for name in self.frozen_names:
+            frozen = getattr(self, name, None)
+            if isinstance(frozen, Frozen):
+                yield frozen
+
+
+def world_size() -> int:
+    """Number of processes of the group, 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, 0 without a group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def all_sum(value: Tensor) -> Tensor:
+    """Sum over ranks, in place; the same tensor without a process group."""
+    if world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def all_extremes(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Minimum of ``low`` and maximum of ``high`` over ranks, in place."""
+    if world_size() > 1:
+        dist.all_reduce(low, op=dist.ReduceOp.MIN)
+        dist.all_reduce(high, op=dist.ReduceOp.MAX)
+    return low, high
+
+
+def share(order: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor]:
+    """This rank's rows of a global batch and their weights.
+
+    Args:
+        order: int64 (b,), the global batch.
+        rank: this rank.
+        world: number of ranks.
+
+    Returns:
+        rows int64 (n,) and weights float32 (n,) of ones; a rank without rows gets one filler row of weight 0, as all
+        ranks have to take part in every forward and backward pass.
+
+    Example:
+        >>> share(torch.tensor([7, 3, 5]), rank=1, world=2)
+        (tensor([3]), tensor([1.]))
+    """
+    mine = order[rank::world]
+    if len(mine):
+        return mine, torch.ones(len(mine))
+    return order[:1], torch.zeros(1)
+
+
+# --- parameters, piece by piece -------------------------------------------------------------------------------------
+
+
+def layout(parameter: Tensor) -> Layout:
+    """How the strategy holds a parameter."""
+    if hasattr(parameter, "ds_id"):
+        return "flat"
+    if hasattr(parameter, "_hp_mapping"):
+        return "master"
+    return "dtensor" if isinstance(parameter, DTensor) else "whole"
+
+
+def pieces(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters that learn, in the module's order."""
+    return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
+
+
+def is_split(parameter: Tensor) -> bool:
+    """Whether each rank holds a part of the parameter only, so that sums over ranks count it once."""
+    return layout(parameter) in ("flat", "dtensor")
+
+
+@torch.no_grad()
+def local_weight(parameter: Tensor) -> Tensor:
+    """This rank's piece of a parameter, in the master precision; do not write to it."""
+    kind = layout(parameter)
+    if kind == "whole":
+        return parameter.detach()
+    if kind == "dtensor":
+        return _local(parameter.detach())
+    zero = _zero()
+    piece: Tensor = (zero.safe_get_local_fp32_param if kind == "flat" else zero.safe_get_full_fp32_param)(parameter)
+    return piece
+
+
+@torch.no_grad()
+def local_gradient(parameter: Tensor) -> Tensor:
+    """This rank's piece of the gradient, averaged over ranks, shaped as :func:`local_weight`; zeros without one."""
+    kind = layout(parameter)
+    if kind in ("flat", "master"):
+        zero = _zero()
+        gradient = (zero.safe_get_local_grad if kind == "flat" else zero.safe_get_full_grad)(parameter)
+    else:
+        gradient = None if parameter.grad is None else _local(parameter.grad)
+    return torch.zeros_like(local_weight(parameter)) if gradient is None else gradient
+
+
+@torch.no_grad()
+def add_to_gradient(parameter: Tensor, value: Tensor) -> None:
+    """Add ``value`` (shaped as :func:`local_weight`) to this rank's piece of the gradient."""
+    kind = layout(parameter)
+    if kind in ("flat", "master"):
+        zero = _zero()
+        set_gradient = zero.safe_set_local_grad if kind == "flat" else zero.safe_set_full_grad
+        set_gradient(parameter, local_gradient(parameter) + value)
+    elif parameter.grad is not None:
+        _local(parameter.grad).add_(value)
+
+
+@torch.no_grad()
+def set_weight(parameter: Tensor, value: Tensor) -> None:
+    """Write this rank's piece of a parameter, in the working copy and in the optimiser's master copy."""
+    kind = layout(parameter)
+    if kind == "whole":
+        parameter.copy_(value)
+    elif kind == "dtensor":
+        _local(parameter).copy_(value)
+    elif kind == "master":
+        _zero().safe_set_full_fp32_param(parameter, value)
+        parameter.data.copy_(value)
+    else:
+        _set_flat(parameter, value)
+
+
+def _set_flat(parameter: Tensor, value: Tensor) -> None:
+    """ZeRO-3 keeps a master piece and a working piece; both have to be set."""
+    zero = _zero()
+    zero.safe_set_local_fp32_param(parameter, value)
+    whole = zero.safe_get_full_fp32_param(parameter)
+    gathered = importlib.import_module("deepspeed").zero.GatheredParameters
+    with gathered([parameter], modifier_rank=0):
+        if rank() == 0:
+            parameter.data.copy_(whole)
+
+
+def _zero() -> Any:
+    return importlib.import_module("deepspeed.utils")
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_norm(parameter: Tensor, piece: Tensor) -> Tensor:
+    """L2 norm of a tensor of which ``piece`` is this rank's part, in float64 (a scalar, equal on every rank)."""
+    square = piece.double().square().sum()
+    return (all_sum(square) if is_split(parameter) else square).sqrt()
+
+
+def fresh_optimizer(optimizer: Any) -> None:
+    """Forget momentum and moments in place, so that the next step is the first."""
+    state = getattr(optimizer, "optimizer", optimizer).state
+    for entry in state.values():
+        for name, value in entry.items():
+            if isinstance(value, Tensor):
+                value.zero_()
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                entry[name] = type(value)(0)
+
+
+def loss_scale(module: LightningModule) -> float:
+    """Factor by which the precision plug-in multiplies gradients (16-mixed), else 1."""
+    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
+    return float(scaler.get_scale()) if scaler is not None else 1.0
+
+
+def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    """Whole weights and buffers on the CPU; every rank has to call, rank 0 gets the values under FSDP2 and ZeRO-3."""
+    if any(layout(p) == "flat" for p in module.parameters()):
+        gathered = importlib.import_module("deepspeed").zero.GatheredParameters
+        with gathered(list(module.parameters())):
+            return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+    state = {}
+    for name, value in module.state_dict().items():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        state[name] = whole.detach().cpu().clone()
+    return state
+
+
+def _fully_shard(network: nn.Module, mesh: Any) -> None:
+    if isinstance(network, FSDPModule):
+        return
+    for child in network.children():
+        if any(True for _ in child.parameters()):
+            fully_shard(child, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+# --- BatchNorm over the global batch --------------------------------------------------------------------------------
+
+
+class _Rows:
+    """Whether this rank's rows of the current batch are filler; shared by all BatchNorm layers of a network."""
+
+    filler: bool = False
+
+
+def exact_batch_norm(network: nn.Module) -> None:
+    """Let every BatchNorm layer use the statistics of the global batch, without filler rows.
+
+    A global batch with one value per channel uses the running statistics, where torch raises. Undone by
+    :func:`restore_batch_norm`.
+    """
+    rows = _Rows()
+    for layer in network.modules():
+        if isinstance(layer, BatchNormBase):
+            object.__setattr__(layer, "supreme_rows", rows)
+            layer.forward = types.MethodType(_batch_norm, layer)  # type: ignore[method-assign]
+
+
+def restore_batch_norm(network: nn.Module) -> None:
+    """Undo :func:`exact_batch_norm`."""
+    for layer in network.modules():
+        if isinstance(layer, BatchNormBase):
+            layer.__dict__.pop("forward", None)
+            layer.__dict__.pop("supreme_rows", None)
+
+
+def set_filler(network: nn.Module, filler: bool) -> None:
+    """Tell the BatchNorm layers whether the rows of the coming forward passes are filler and do not count."""
+    for layer in network.modules():
+        rows = layer.__dict__.get("supreme_rows")
+        if rows is not None:
+            rows.filler = filler
+            return
+
+
+def _batch_norm(layer: Any, values: Tensor) -> Tensor:
+    """BatchNorm over the rows of all ranks (Ioffe, Szegedy 2015, arXiv:1502.03167, algorithm 1)."""
+    single = world_size() == 1 and values.numel() == values.shape[1]
+    if single or not (layer.training or layer.running_mean is None):
+        return _fixed_batch_norm(layer, values)
+    if world_size() == 1:
+        return type(layer).forward(layer, values)  # type: ignore[no-any-return]
+    return _global_batch_norm(layer, values, values[:0] if layer.supreme_rows.filler else values)
+
+
+def _fixed_batch_norm(layer: Any, values: Tensor) -> Tensor:
+    return nn.functional.batch_norm(
+        values, layer.running_mean, layer.running_var, layer.weight, layer.bias, False, 0.0, layer.eps
+    )
+
+
+def _global_batch_norm(layer: Any, values: Tensor, real: Tensor) -> Tensor:
+    axes = [0, *range(2, values.dim())]
+    shape = [1, -1, *[1] * (values.dim() - 2)]
+    wide = real if real.dtype == torch.float64 else real.float()
+    count = all_sum(torch.full((1,), real.numel() / real.shape[1], dtype=wide.dtype, device=values.device))
+    if count.item() <= 1:
+        return _fixed_batch_norm(layer, values)
+    mean = _SumOverRanks.apply(wide.sum(axes)) / count
+    variance = _SumOverRanks.apply((wide - mean.view(shape)).square().sum(axes)) / count
+    _update_running(layer, mean.detach(), variance.detach(), count.item())
+    normal = (values.to(wide.dtype) - mean.view(shape)) * (variance + layer.eps).rsqrt().view(shape)
+    if layer.affine:
+        normal = normal * layer.weight.view(shape).to(wide.dtype) + layer.bias.view(shape).to(wide.dtype)
+    return normal.to(values.dtype)
+
+
+@torch.no_grad()
+def _update_running(layer: Any, mean: Tensor, variance: Tensor, count: float) -> None:
+    if not layer.track_running_stats:
+        return
+    layer.num_batches_tracked.add_(1)
+    factor = 1.0 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+    layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), factor)
+    layer.running_var.lerp_((variance * (count / (count - 1))).to(layer.running_var.dtype), factor)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce whose gradient is the all-reduce of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return all_sum(value.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return all_sum(gradients[0].contiguous().clone())
+
+
+# --- the Trainer -----------------------------------------------------------------------------------------------------
+
+
+def resolve_strategy(strategy: str | Strategy) -> str | Strategy:
+    """The strategy that a name stands for here: ``"fsdp"`` is :class:`FSDP2`, the others are Lightning's.
+
+    Raises:
+        ConfigError: for Lightning's first FSDP, which several methods cannot run on.
+    """
+    if isinstance(strategy, FSDPStrategy) or (isinstance(strategy, str) and strategy.startswith("fsdp_")):
+        raise ConfigError('Expected FSDP2 in place of Lightning\'s FSDPStrategy; use strategy "fsdp".')
+    return FSDP2(save_distributed_checkpoint=False) if strategy in ("fsdp", "fsdp2") else strategy
+
+
+def quiet_trainer(
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    strategy: str | Strategy = "auto",
+    precision: Any = "32-true",
+    **arguments: Any,
+) -> Trainer:
+    """A Trainer without logger, checkpoint, bar or summary, for work that reports in another way."""
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        strategy=resolve_strategy(strategy),
+        precision=precision,
+        **(quiet | arguments),
+    )
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep Lightning's notices about devices and unused settings out of the block."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning|torch|torchmetrics|jsonargparse")
+            warnings.filterwarnings("ignore", message=".*(LeafSpec|litlogger|num_workers|lr_scheduler.step).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,184 @@
+"""Evaluation: one forward pass per model and image, and every metric from it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from supreme.batch import PARTS, EvaluationBatch
+from supreme.distributed import DistributedModule, Frozen
+from supreme.errors import CheckpointError
+from supreme.metrics.base import EvaluationMetric
+from supreme.metrics.suite import Suite, default_metrics
+from supreme.metrics.table import Table
+
+
+class Outputs(NamedTuple):
+    """What a model says about every image of an evaluation, in ascending order of (part, index).
+
+    Attributes:
+        part: int64 (n,), position in :data:`supreme.batch.PARTS`.
+        index: int64 (n,), position in the training or test set.
+        target: int64 (n,).
+        logits: float (n, K).
+    """
+
+    part: Tensor
+    index: Tensor
+    target: Tensor
+    logits: Tensor
+
+    def save(self, path: str | Path) -> None:
+        """Write the outputs to a safetensors file."""
+        save_file(self._asdict(), path)
+
+    @staticmethod
+    def load(path: str | Path) -> "Outputs":
+        """Read outputs that :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: if the file is missing or damaged.
+        """
+        try:
+            return Outputs(**load_file(path))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise CheckpointError(f"Expected stored outputs in {path}, but they cannot be read: {error}.") from error
+
+    def rows(self, part: Tensor, index: Tensor) -> Tensor:
+        """Logits (n, K) of the given samples.
+
+        Args:
+            part: int64 (n,).
+            index: int64 (n,).
+
+        Raises:
+            CheckpointError: if a sample is not among the outputs.
+        """
+        stride = int(self.index.max()) + 1
+        wanted, known = (part * stride + index).cpu(), self.part * stride + self.index
+        where = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
+        if int(index.max()) >= stride or not bool((known[where] == wanted).all()):
+            raise CheckpointError("Expected stored outputs for every sample, but some are missing; evaluate again.")
+        return self.logits[where].to(part.device)
+
+
+class _OutputTable(Table):
+    """Rows (part, index, target, logits) of all ranks."""
+
+    key = "outputs"
+
+    def update(self, part: Tensor, index: Tensor, values: Tensor) -> None:
+        self._append(part, index, values)
+
+    def compute(self) -> Any:
+        rows = self._rows()
+        return Outputs(rows.part, rows.index, rows.values[:, 0].long(), rows.values[:, 1:])
+
+
+class Evaluation(DistributedModule):
+    """Compute all metrics of an unlearned model in one ``Trainer().test(evaluation, datamodule=scenario)``.
+
+    Every model sees every image that its metrics need once. Outputs that exist already can be given, so that M_o, M_r
+    and the incompetent teacher are forwarded once for all methods of a target. All models are in evaluation mode.
+    Afterwards :attr:`scores` holds the values, :attr:`outputs` the logits by model.
+
+    Args:
+        unlearned: M_u.
+        retrained: M_r; without it the comparisons and gaps are left out.
+        original: M_o; only ZRF looks at it.
+        incompetent: a network with random weights; without it ZRF is left out.
+        outputs: outputs by model (``"retrained"``, ``"original"``, ``"incompetent"``) that need no forward pass.
+        metrics: what to compute; None takes all.
+        random: whether the samples to forget were drawn at random (D'_f = D_f, D'_r = whole = D').
+        seed: evaluation seed s_e.
+
+    Differs from the published code in: every model is in evaluation mode (published: only M_u is); each value is a
+    sum over samples (published: means of batch means); one forward pass serves all metrics.
+    """
+
+    frozen_names: ClassVar[tuple[str, ...]] = ("retrained", "original", "incompetent")
+
+    def __init__(
+        self,
+        unlearned: nn.Module,
+        retrained: nn.Module | None = None,
+        original: nn.Module | None = None,
+        incompetent: nn.Module | None = None,
+        outputs: Mapping[str, Outputs] | None = None,
+        metrics: Sequence[EvaluationMetric] | None = None,
+        random: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        chosen = default_metrics(seed) if metrics is None else list(metrics)
+        self.model = unlearned.eval()
+        self.retrained = None if retrained is None else Frozen(retrained)
+        self.original = None if original is None else Frozen(original)
+        self.incompetent = None if incompetent is None else Frozen(incompetent)
+        self.given = dict(outputs or {})
+        self.suite = Suite(chosen, random, seed)
+        self.reference_suite = Suite(chosen, random, seed)
+        self.scores: dict[str, float] = {}
+        self.outputs: dict[str, Outputs] = {}
+        self._needed = {name: self.suite.parts(name) for name in ("unlearned", *self.frozen_names)}
+        self._tables = nn.ModuleDict()
+
+    @property
+    def input_spec(self) -> dict[str, Any] | None:
+        """Size, mean and standard deviation that the network asks for, None without a wish."""
+        return getattr(self.model, "input_spec", None)
+
+    def on_test_start(self) -> None:
+        """Move the reference models to the device."""
+        for frozen in self._frozen():
+            frozen.model.to(self.device)
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Forward each model that a metric of this part needs and update the metrics."""
+        real = batch.weight > 0
+        part = PARTS[int(batch.part[0])]
+        columns = {"part": batch.part[real], "index": batch.index[real], "target": batch.target[real]}
+        for name, parts in self._needed.items():
+            logits = self._logits(name, batch) if part in parts else None
+            if logits is not None:
+                columns[name] = logits[real]
+                self._keep(name, columns, logits[real])
+        if "unlearned" in columns:
+            self.suite.update(columns)
+        if "retrained" in columns:
+            self.reference_suite.update({**columns, "unlearned": columns["retrained"]})
+
+    def on_test_epoch_end(self) -> None:
+        """Compute the values, and the gap to M_r of those that have one."""
+        models: dict[str, nn.Module] = {"unlearned_model": self.model}
+        if self.retrained is not None:
+            models["retrained_model"] = self.retrained.model
+        self.suite.update_models(models)
+        self.scores = self.suite.compute()
+        self.outputs = {name: table.compute() for name, table in self._tables.items()}  # type: ignore[operator]
+        if "retrained" in self.outputs:
+            reference = self.reference_suite.compute()
+            shared = [key for key in self.scores if key in reference and key in self.suite.gap_keys]
+            self.scores |= {f"{key}_gap": self.scores[key] - reference[key] for key in shared}
+
+    def configure_optimizers(self) -> None:
+        """Nothing is trained."""
+
+    def _logits(self, name: str, batch: EvaluationBatch) -> Tensor | None:
+        if name in self.given:
+            return self.given[name].rows(batch.part, batch.index)
+        if name == "unlearned":
+            logits: Tensor = self.model(batch.image)
+            return logits
+        frozen: Frozen | None = getattr(self, name)
+        return None if frozen is None else frozen(batch.image)
+
+    def _keep(self, name: str, columns: Mapping[str, Tensor], logits: Tensor) -> None:
+        if name not in self._tables:
+            self._tables[name] = _OutputTable(width=1 + logits.shape[1]).to(self.device)
+        values = torch.cat([columns["target"][:, None].to(logits.dtype), logits], dim=1)
+        self._tables[name].update(columns["part"], columns["index"], values)  # type: ignore[operator]

@@ -1,0 +1,158 @@
+"""From a cell of a plan to its chain of stages; equal stages of different runs are the same object."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from supreme.experiment.seeds import Seeds
+from supreme.experiment.source import Sources
+from supreme.experiment.stage import Choice, Kind, Stage
+
+# What executes a stage beside the plan's own components: a change in it makes the stage's results stale.
+SOURCES: Mapping[Kind, tuple[str, ...]] = {
+    "train": ("supreme.classifier", "supreme.scenarios.base"),
+    "unlearn": ("supreme.callbacks.procedure",),
+    "outputs": ("supreme.evaluation",),
+    "evaluate": ("supreme.evaluation", "supreme.metrics.suite"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the runs of one table cell share: all but the method.
+
+    Attributes:
+        dataset: where the images come from.
+        network: which network.
+        scenario: which samples are to be forgotten, target and seed of the draw included.
+        place: the cell in words, for example ``"FullClass 3"``.
+        seeds: the seeds.
+    """
+
+    dataset: Choice
+    network: Choice
+    scenario: Choice
+    place: str
+    seeds: Seeds
+
+
+@dataclass
+class Chains:
+    """Builds the stages of runs.
+
+    Attributes:
+        shared: what all stages of the plan hold: training recipe, trainer, threads.
+        evaluation: what all forward passes hold.
+        metrics: the metrics as plain values.
+        metric_paths: dotted paths of the metrics.
+        retrain: the method that makes M_r.
+        fingerprints: label of a dataset -> hash of its content.
+    """
+
+    shared: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    metric_paths: tuple[str, ...]
+    retrain: Choice
+    fingerprints: Mapping[str, str]
+    _made: dict[Any, Stage] = field(default_factory=dict)
+    _hashes: dict[tuple[str, ...], str] = field(default_factory=dict)
+    _sources: Sources = field(default_factory=Sources)
+
+    def evaluate(self, cell: Cell, method: Choice, original: bool) -> Stage:
+        """The last stage of a run; its inputs lead to all others.
+
+        Args:
+            cell: dataset, network, scenario and seeds.
+            method: the method; its label names the row.
+            original: whether the row is M_o itself.
+        """
+        train, retrained = self.train(cell), self.unlearn(cell, self.retrain)
+        inputs = {
+            "unlearned": train if original else self.unlearn(cell, method),
+            "retrained": retrained,
+            "original_outputs": self.outputs(cell, train, "M_o"),
+            "retrained_outputs": self.outputs(cell, retrained, "M_r"),
+        }
+        paths = (method.class_path, cell.scenario.class_path, *self.metric_paths)
+        config = {
+            **self._common(cell, "evaluate", paths),
+            "scenario": cell.scenario.config,
+            "method": method.config,
+            "metrics": self.metrics,
+            "evaluation": self.evaluation,
+            "seed": cell.seeds.evaluation,
+        }
+        return Stage("evaluate", config, inputs, f"evaluate {_words(cell, method)}")
+
+    def train(self, cell: Cell) -> Stage:
+        """The stage that makes M_o."""
+        seed, network, dataset = cell.seeds.training, cell.network, cell.dataset
+
+        def make() -> Stage:
+            label = f"train {network.label} on {dataset.label}, seed {seed}"
+            return Stage("train", {**self._common(cell, "train", ()), "seed": seed}, label=label)
+
+        return self._once(("train", dataset.label, network.label, seed), make)
+
+    def unlearn(self, cell: Cell, method: Choice) -> Stage:
+        """The stage that makes M_r (from the recipe alone) or M_u (from M_o)."""
+        retrain = method.class_path == self.retrain.class_path
+
+        def make() -> Stage:
+            config = {
+                **self._common(cell, "unlearn", (method.class_path, cell.scenario.class_path)),
+                "scenario": cell.scenario.config,
+                "method": method.config,
+                "seed": cell.seeds.unlearning,
+            }
+            inputs = {} if retrain else {"original": self.train(cell)}
+            return Stage("unlearn", config, inputs, _words(cell, method))
+
+        seeds = (cell.seeds.unlearning,) if retrain else cell.seeds[:2]
+        return self._once((*_names(cell), method.label, seeds), make)
+
+    def outputs(self, cell: Cell, model: Stage, symbol: str) -> Stage:
+        """The stage that keeps the logits of M_o or M_r on all parts of the scenario."""
+
+        def make() -> Stage:
+            config = {
+                **self._common(cell, "outputs", (cell.scenario.class_path,)),
+                "scenario": cell.scenario.config,
+                "evaluation": self.evaluation,
+            }
+            label = f"outputs of {symbol}, {cell.place}, {cell.network.label} on {cell.dataset.label}, {_seed(cell)}"
+            return Stage("outputs", config, {"model": model}, label)
+
+        return self._once((*_names(cell), "outputs", model.key, cell.scenario.init_args.get("draw_seed")), make)
+
+    def _common(self, cell: Cell, kind: Kind, paths: tuple[str, ...]) -> dict[str, Any]:
+        """What every stage holds, and the hash of its code."""
+        fingerprint = self.fingerprints.get(cell.dataset.label, "")
+        names = (*SOURCES[kind], cell.dataset.class_path, cell.network.class_path, *paths)
+        if names not in self._hashes:
+            self._hashes[names] = self._sources.hash(names)
+        return {
+            "dataset": {**cell.dataset.config, **({"fingerprint": fingerprint} if fingerprint else {})},
+            "network": cell.network.config,
+            **self.shared,
+            "source": self._hashes[names],
+        }
+
+    def _once(self, name: tuple[Any, ...], make: Callable[[], Stage]) -> Stage:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+
+def _names(cell: Cell) -> tuple[str, ...]:
+    return cell.dataset.label, cell.network.label, cell.place
+
+
+def _words(cell: Cell, method: Choice) -> str:
+    return f"{method.label}, {cell.place}, {cell.network.label} on {cell.dataset.label}, {_seed(cell)}"
+
+
+def _seed(cell: Cell) -> str:
+    seeds = list(dict.fromkeys(map(str, cell.seeds)))
+    return f"seed{'s' * (len(seeds) > 1)} {'/'.join(seeds)}"

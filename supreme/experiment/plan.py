@@ -1,0 +1,271 @@
+"""Plans: a file that says what to compare, turned into the list of runs and their stages. Nothing heavy is imported."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from supreme.errors import ConfigError
+from supreme.experiment.chain import Cell, Chains
+from supreme.experiment.choices import MethodChoice, ScenarioChoice, choices, methods, metrics, scenarios, target_text
+from supreme.experiment.plan_file import entries, integer, mapping, read_plan_file
+from supreme.experiment.seeds import Seeds, seed_grid
+from supreme.experiment.stage import Choice, Stage, digest
+from supreme.syntax import definitions, locate
+
+TRAINER: Mapping[str, Any] = {"accelerator": "auto", "devices": 1, "strategy": "auto", "precision": "32-true"}
+TRAINER_KEYS = (*TRAINER, "num_nodes", "deterministic", "benchmark")
+EVALUATION_KEYS = ("batch_size",)
+KEYS = (
+    *("name", "output", "datasets", "models", "training", "scenarios", "methods", "metrics", "seeds"),
+    *("trainer", "threads", "evaluation", "fingerprints"),
+)
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """A method that a plan names but a scenario cannot serve."""
+
+    method: str
+    scenario: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the results: one method, one target, one seed triple.
+
+    Attributes:
+        plan: name of the plan.
+        dataset: label of the dataset.
+        model: label of the network.
+        scenario: label of the scenario.
+        target: the forget target as text.
+        method: class name of the method.
+        variant: tells two entries of one method apart.
+        training_seed: s_t.
+        unlearning_seed: s_u.
+        evaluation_seed: s_e.
+        config: the whole resolved configuration, as plain values.
+        stage: the stage whose result is this run's; all others are its inputs.
+    """
+
+    plan: str
+    dataset: str
+    model: str
+    scenario: str
+    target: str
+    method: str
+    variant: str
+    training_seed: int
+    unlearning_seed: int
+    evaluation_seed: int
+    config: Mapping[str, Any] = field(repr=False)
+    stage: Stage = field(repr=False)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this run from others of the output folder; the ``run`` part of its record."""
+        names = ("dataset", "model", "scenario", "target", "method", "variant")
+        seeds = ("training_seed", "unlearning_seed", "evaluation_seed")
+        return {name: getattr(self, name) for name in (*names, *seeds)}
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits of the identity; the name of the record."""
+        return digest(self.identity)
+
+    @cached_property
+    def config_hash(self) -> str:
+        """16 hex digits of the configuration without the seeds."""
+        return digest({name: value for name, value in self.config.items() if name != "seeds"})
+
+    @property
+    def label(self) -> str:
+        """The run in words."""
+        return self.stage.label.removeprefix("evaluate ")
+
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages of the chain, inputs before what reads them, each once."""
+        found: dict[Stage, None] = {}
+
+        def visit(stage: Stage) -> None:
+            for source in stage.inputs.values():
+                visit(source)
+            found.setdefault(stage)
+
+        visit(self.stage)
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare: datasets x models x scenarios x targets x methods x seeds.
+
+    Attributes:
+        name: name of the plan.
+        output: folder of the results.
+        datasets: the datasets.
+        models: the networks.
+        training: the training recipe of M_o and M_r, with ``epochs`` and ``batch_size``.
+        scenarios: the scenarios with their targets.
+        methods: the methods, Original and Retrain among them.
+        metrics: the metrics; None takes all.
+        added_metrics: metrics beside those.
+        seeds: the seed triples.
+        trainer: arguments of the Trainer.
+        threads: CPU threads of a run.
+        evaluation: how models are evaluated.
+        fingerprints: label of a dataset -> hash of its content, for data that may change under the same name.
+        content: the plan file.
+    """
+
+    name: str
+    output: Path
+    datasets: tuple[Choice, ...]
+    models: tuple[Choice, ...]
+    training: Mapping[str, Any]
+    scenarios: tuple[ScenarioChoice, ...]
+    methods: tuple[MethodChoice, ...]
+    metrics: tuple[Choice, ...] | None
+    added_metrics: tuple[Choice, ...]
+    seeds: tuple[Seeds, ...]
+    trainer: Mapping[str, Any]
+    threads: int
+    evaluation: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    content: Mapping[str, Any] = field(repr=False)
+
+    def runs(self) -> list[Run]:
+        """Every run, cell by cell; methods that a scenario cannot serve are left out."""
+        chains = self._chains()
+        return [
+            self._run(chains, dataset, model, scenario, target, method, seeds)
+            for dataset in self.datasets
+            for model in self.models
+            for scenario in self.scenarios
+            for target in scenario.targets
+            for seeds in self.seeds
+            for method in self.methods
+            if _serves(scenario, method)
+        ]
+
+    def not_applicable(self) -> list[NotApplicable]:
+        """Methods that are left out, and why."""
+        reason = "it needs a class to forget, and this scenario draws samples at random"
+        pairs = [(method, scenario) for scenario in self.scenarios for method in self.methods]
+        return [NotApplicable(m.label, s.label, reason) for m, s in pairs if not _serves(s, m)]
+
+    def with_fingerprints(self, fingerprints: Mapping[str, str]) -> "Plan":
+        """The plan with the content of datasets pinned, so that changed images make results stale.
+
+        Args:
+            fingerprints: label of a dataset -> its fingerprint.
+        """
+        merged = {**self.fingerprints, **fingerprints}
+        return replace(self, fingerprints=merged, content={**self.content, "fingerprints": merged})
+
+    def _chains(self) -> Chains:
+        retrain = next(method for method in self.methods if method.name == "Retrain")
+        named = None if self.metrics is None else [metric.config for metric in self.metrics]
+        return Chains(
+            shared={"training": dict(self.training), "trainer": dict(self.trainer), "threads": self.threads},
+            evaluation=dict(self.evaluation),
+            metrics={"named": named, "added": [metric.config for metric in self.added_metrics]},
+            metric_paths=tuple(metric.class_path for metric in (*(self.metrics or ()), *self.added_metrics)),
+            retrain=retrain,
+            fingerprints=self.fingerprints,
+        )
+
+    def _run(
+        self,
+        chains: Chains,
+        dataset: Choice,
+        model: Choice,
+        scenario: ScenarioChoice,
+        target: Any,
+        method: MethodChoice,
+        seeds: Seeds,
+    ) -> Run:
+        shown = target_text(target)
+        fixed = {**scenario.init_args, scenario.target_argument: target}
+        arguments = {**fixed, "draw_seed": seeds.unlearning} if scenario.draws else fixed
+        forget = Choice(scenario.class_path, arguments, scenario.label)
+        cell = Cell(dataset, model, forget, f"{scenario.label} {shown}", seeds)
+        config = {
+            "dataset": dataset.config,
+            "network": model.config,
+            **chains.shared,
+            "scenario": replace(forget, init_args=fixed).config,
+            "method": method.config,
+            "metrics": chains.metrics,
+            "evaluation": chains.evaluation,
+            "seeds": seeds._asdict(),
+        }
+        stage = chains.evaluate(cell, method, original=method.name == "Original")
+        names = (dataset.label, model.label, scenario.label, shown, method.name, method.variant)
+        return Run(self.name, *names, *seeds, config=config, stage=stage)
+
+
+def load_plan(path: str | Path, root: Path | None = None) -> Plan:
+    """Read a plan and check every key and class name in it, without importing any component.
+
+    Args:
+        path: a YAML file.
+        root: package folder in which short names are looked up; None is this package.
+
+    Raises:
+        ConfigError: if the file or a value in it cannot be used.
+        UnknownNameError: if a key, class or argument is unknown; the text names near ones.
+    """
+    path = Path(path)
+    content = mapping(read_plan_file(path), f"the plan '{path}'", KEYS)
+    for key in ("datasets", "models", "scenarios", "methods"):
+        if key not in content:
+            raise ConfigError(f"The plan '{path}' has no key '{key}'; add a list of class names under it.")
+    name = str(content.get("name", path.stem))
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ConfigError(f"Expected letters, digits, '.', '_' and '-' in the name of a plan, got '{name}'.")
+    named_metrics, added_metrics = metrics(content.get("metrics"), root)
+    evaluation = mapping(content.get("evaluation"), "evaluation", EVALUATION_KEYS)
+    return Plan(
+        name=name,
+        output=Path(content.get("output") or Path("runs") / name),
+        datasets=choices("datasets", content["datasets"], root),
+        models=choices("models", content["models"], root),
+        training=_training(content.get("training")),
+        scenarios=scenarios(content["scenarios"], root),
+        methods=methods(content["methods"], root),
+        metrics=named_metrics,
+        added_metrics=added_metrics,
+        seeds=_seeds(content.get("seeds")),
+        trainer={**TRAINER, **mapping(content.get("trainer"), "trainer", TRAINER_KEYS)},
+        threads=integer(content.get("threads", 1), "threads", 1),
+        evaluation=evaluation,
+        fingerprints=mapping(content.get("fingerprints"), "fingerprints"),
+        content=content,
+    )
+
+
+def _serves(scenario: ScenarioChoice, method: MethodChoice) -> bool:
+    return not (scenario.random and "class" in method.needs)
+
+
+def _training(value: Any) -> dict[str, Any]:
+    """The recipe; its keys are the fields of the recipe of ImageClassifier, epochs and batch_size."""
+    file = locate("supreme.classifier")
+    fields = [d.arguments or () for d in definitions(file, "supreme.classifier") if d.name == "Recipe"] if file else []
+    training = mapping(value, "training", [*fields[0], "epochs", "batch_size"] if fields else None)
+    for key in ("epochs", "batch_size"):
+        if key in training:
+            integer(training[key], f"training.{key}", 1)
+    return training
+
+
+def _seeds(value: Any) -> tuple[Seeds, ...]:
+    fields = mapping({"training": value} if isinstance(value, list) else value, "seeds", Seeds._fields)
+    training = [integer(seed, "seeds.training", 0) for seed in entries(fields.get("training", [0]), "seeds.training")]
+    counts = [integer(fields.get(name, 1), f"seeds.{name}", 1) for name in ("unlearning", "evaluation")]
+    return tuple(seed_grid(training, *counts))

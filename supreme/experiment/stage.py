@@ -1,0 +1,101 @@
+"""Stages: the units of work of a plan, each addressed by a hash of everything that determines its result.
+
+A run is a chain of stages. ``train`` makes M_o; ``unlearn`` makes M_r (method Retrain) or M_u; ``outputs`` are the
+logits of M_o or M_r on all parts; ``evaluate`` gives the metrics of one run. Two runs that need the same thing have
+stages of the same key, so it is computed once.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+Kind = Literal["train", "unlearn", "outputs", "evaluate"]
+
+KINDS: tuple[Kind, ...] = ("train", "unlearn", "outputs", "evaluate")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A class or function and its arguments, as a plan chooses them.
+
+    Attributes:
+        class_path: dotted path.
+        init_args: arguments, plain values only.
+        label: what it is called in records and tables.
+    """
+
+    class_path: str
+    init_args: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The choice as plain values, without the label."""
+        return {"class_path": self.class_path, "init_args": dict(self.init_args)}
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One unit of work: what to do, and the stages whose results it reads.
+
+    Two stages are equal when their keys are.
+
+    Attributes:
+        kind: ``"train"``, ``"unlearn"``, ``"outputs"`` or ``"evaluate"``.
+        config: everything that determines the result, as plain values.
+        inputs: role -> stage whose result is read.
+        label: what it does, for people; not part of the key.
+
+    Example:
+        >>> first = Stage("train", {"seed": 260}, label="train")
+        >>> second = Stage("unlearn", {"seed": 260}, {"original": first}, "SSD")
+        >>> second.inputs["original"] == first, len(second.key)
+        (True, 16)
+    """
+
+    kind: Kind
+    config: Mapping[str, Any]
+    inputs: Mapping[str, "Stage"] = field(default_factory=dict)
+    label: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits: hash of kind, configuration and the keys of the inputs."""
+        inputs = {role: stage.key for role, stage in self.inputs.items()}
+        return digest({"kind": self.kind, "config": _determining(self.config), "inputs": inputs})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stage) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def group(self) -> str:
+        """Stages of one group take about the same time: what they do, to which network, on which data."""
+        names = ("dataset", "network", "method")
+        paths = [self.config[name]["class_path"].rpartition(".")[2] for name in names if self.config.get(name)]
+        return " ".join([self.kind, *paths])
+
+
+def digest(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of plain values; the order of mappings does not count.
+
+    Example:
+        >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
+        True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _determining(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without what cannot change a result: the folder that a dataset is kept in."""
+    dataset = config.get("dataset")
+    if not dataset or "root" not in dataset["init_args"]:
+        return dict(config)
+    kept = {name: value for name, value in dataset["init_args"].items() if name != "root"}
+    return {**config, "dataset": {**dataset, "init_args": kept}}

@@ -1,0 +1,45 @@
+"""LFSSD: loss-free selective synaptic dampening."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from supreme.batch import Batch
+from supreme.methods.ssd import SSD
+
+
+class LFSSD(SSD):
+    """Loss-free SSD: dampening by how much a weight moves the length of the logits, so no label is read.
+
+    As :class:`SSD` with importances I = mean over batches of the absolute gradient of the batch's mean squared L2 norm
+    of the logits.
+
+    Args:
+        original: M_o.
+        selection_weight: alpha > 0; larger selects fewer weights.
+        dampening: lambda >= 0; smaller shrinks more.
+        full_importance: importances of D by parameter name, computed before; saves the pass over D.
+        seed: has no effect, as nothing is drawn.
+
+    Raises:
+        ConfigError: if ``selection_weight`` <= 0 or ``dampening`` < 0.
+
+    Needs: D_f and D_r without labels; one forward and backward pass over D and D_f.
+
+    Reference: Foster, Fogarty, Schoepf, Oztireli, Brintrup 2024, arXiv:2402.19308, section 3.
+
+    Differs from the published code as :class:`SSD` does.
+
+    Example:
+        >>> from torch import nn
+        >>> LFSSD(nn.Linear(2, 2)).power
+        1
+    """
+
+    paper: ClassVar[str] = "Foster et al. 2024, arXiv:2402.19308"
+    power: ClassVar[int] = 1
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Squared L2 norm of the logits, float (n,)."""
+        logits: Tensor = self.model(batch.image)
+        return logits.square().sum(dim=1)

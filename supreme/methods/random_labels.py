@@ -1,0 +1,105 @@
+"""RandomLabels: train the forget samples towards wrong labels."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from supreme.batch import Batch, ForgetRequest, Phase
+from supreme.errors import ConfigError
+from supreme.methods.base import UnlearningMethod
+from supreme.seeding import derive, uniform
+
+
+class RandomLabels(UnlearningMethod):
+    """Random labelling: D_f with wrong labels and D_r with its own, trained together.
+
+    Every forget sample gets one label, drawn once and uniformly from the classes that are not to be forgotten (class
+    requests) or from all classes but its own (random requests).
+
+    Args:
+        original: M_o.
+        epochs: passes over D, at least 1.
+        lr: learning rate of Adam.
+        batch_size: rows of a global batch; None takes the scenario's.
+        labels: int64 (n_f,), the labels to use instead of drawn ones, in the order of D_f.
+        seed: unlearning seed s_u; drives labels and order.
+
+    Raises:
+        ConfigError: if ``labels`` does not have one label in [0, K) per forget sample, or no class is left to draw.
+
+    Needs: D_f, D_r and labels.
+
+    Reference: Golatkar, Achille, Soatto 2020, arXiv:1911.04933 (random labels); settings of Foster et al. 2023.
+
+    Differs from the published code in nothing but the per-epoch evaluation that it runs inside the timed region.
+
+    Example:
+        >>> RandomLabels(nn.Linear(2, 2)).phases[0].batch_size
+        128
+    """
+
+    paper: ClassVar[str] = "Golatkar et al. 2020, arXiv:1911.04933"
+    aliases: ClassVar[tuple[str, ...]] = ("RL",)
+
+    def __init__(
+        self,
+        original: nn.Module,
+        epochs: int = 3,
+        lr: float = 1e-4,
+        batch_size: int | None = 128,
+        labels: Tensor | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(original, seed)
+        self.epochs, self.lr, self.batch_size, self.labels = epochs, lr, batch_size, labels
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """Passes over D."""
+        return [Phase("full", passes=self.epochs, batch_size=self.batch_size)]
+
+    def prepare(self, request: ForgetRequest) -> None:
+        """Check the given labels, or that there is a class to draw."""
+        classes, count = request.num_classes, len(request.forget_index)
+        if self.labels is None:
+            if len(request.forget_classes or (0,)) >= classes:
+                raise ConfigError(f"RandomLabels has no class left to draw: {classes} classes, all to be forgotten.")
+            return
+        labels = torch.as_tensor(self.labels)
+        if labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
+            raise ConfigError(
+                f"Expected {count} labels in [0, {classes}), one per forget sample, got shape {tuple(labels.shape)} "
+                f"with values {labels.min().item()} to {labels.max().item()}."
+            )
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy with the wrong labels on forget samples and the true ones elsewhere, float (n,)."""
+        target = torch.where(batch.forget, self.wrong_labels(batch.index, batch.target), batch.target)
+        return functional.cross_entropy(self.model(batch.image), target, reduction="none")
+
+    def wrong_labels(self, index: Tensor, target: Tensor) -> Tensor:
+        """The label that each sample would get, int64 (n,); meaningful for forget samples.
+
+        Args:
+            index: int64 (n,), positions in D.
+            target: int64 (n,), true classes.
+        """
+        if self.request is None:
+            raise RuntimeError("labels exist once the method has been set up")
+        if self.labels is not None:
+            where = torch.searchsorted(self.request.forget_index.to(index.device), index)
+            given = torch.as_tensor(self.labels, device=index.device)
+            return given[where.clamp(max=len(given) - 1)]
+        draw = uniform(derive(self.seed, "random labels"), 0, index, 1)[:, 0]
+        if self.request.forget_classes is None:
+            label = (draw * (self.request.num_classes - 1)).long()
+            return label + (label >= target).long()
+        left = [k for k in range(self.request.num_classes) if k not in self.request.forget_classes]
+        return torch.tensor(left, device=index.device)[(draw * len(left)).long()]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam without weight decay."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.lr)

@@ -1,0 +1,139 @@
+"""SCRUB: obey the teacher on D_r, disobey it on D_f."""
+
+import copy
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from supreme.batch import Batch, ForgetRequest, Phase
+from supreme.distributed import Frozen, add_to_gradient, local_weight, loss_scale, pieces, whole_norm
+from supreme.errors import ConfigError
+from supreme.functional.distillation import divergence_from_teacher
+from supreme.methods.base import UnlearningMethod
+
+
+class SCRUB(UnlearningMethod):
+    """Scalable remembering and unlearning unbound: alternate between leaving and following the teacher M_o.
+
+    Epochs 1 to ``max_steps`` begin with a pass over D_f that maximises the distillation loss
+    KD = T^2 KL(teacher || student); every epoch has a pass over D_r that minimises gamma CE + alpha KD. An optional term
+    ``smoothing`` * sum over parameter tensors of ||theta - theta_o||_2 pulls towards M_o in both.
+
+    Args:
+        original: M_o; also the teacher.
+        epochs: E, at least 1.
+        lr: learning rate of Adam (or SGD).
+        gamma: weight of the cross-entropy on D_r.
+        alpha: weight of the distillation loss on D_r.
+        smoothing: weight of the distance to M_o; the paper has none.
+        max_steps: number of epochs with a maximisation pass, at least 0.
+        temperature: T > 0.
+        weight_decay: L2 term.
+        milestones: epochs after which the learning rate is multiplied by ``decay``.
+        decay: that factor.
+        optimizer: ``"adam"`` or ``"sgd"``.
+        momentum: of SGD.
+        forget_batch_size: rows of a global batch of D_f; None takes the scenario's.
+        retain_batch_size: rows of a global batch of D_r; None takes the scenario's.
+        seed: unlearning seed s_u; drives the order.
+
+    Raises:
+        ConfigError: if an argument is outside its range.
+
+    Needs: D_f without labels, D_r and labels. Under DDP and DeepSpeed every rank holds the teacher whole; FSDP2 shards it.
+
+    Reference: Kurmanji, Triantafillou, Hayes, Triantafillou 2023, arXiv:2302.09880, equations 3 and 4.
+
+    Differs from the published code in: no smoothing by default (``smoothing=0.5`` restores it).
+
+    Example:
+        >>> [phase.data for phase in SCRUB(nn.Linear(2, 2), epochs=2, max_steps=1).phases]
+        ['forget', 'retain', 'retain']
+    """
+
+    paper: ClassVar[str] = "Kurmanji et al. 2023, arXiv:2302.09880"
+    frozen_names: ClassVar[tuple[str, ...]] = ("teacher",)
+
+    def __init__(
+        self,
+        original: nn.Module,
+        epochs: int = 10,
+        lr: float = 5e-4,
+        gamma: float = 1.0,
+        alpha: float = 0.5,
+        smoothing: float = 0.0,
+        max_steps: int = 3,
+        temperature: float = 2.0,
+        weight_decay: float = 0.1,
+        milestones: Sequence[int] = (5, 8, 9),
+        decay: float = 0.1,
+        optimizer: str = "adam",
+        momentum: float = 0.9,
+        forget_batch_size: int | None = None,
+        retain_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(original, seed)
+        if epochs < 1 or max_steps < 0 or not temperature > 0 or optimizer not in ("adam", "sgd"):
+            raise ConfigError(
+                "Expected epochs >= 1, max_steps >= 0, temperature > 0 and optimizer adam or sgd, got "
+                f"{epochs}, {max_steps}, {temperature} and {optimizer!r}."
+            )
+        self.epochs, self.lr, self.gamma, self.alpha, self.smoothing = epochs, lr, gamma, alpha, smoothing
+        self.max_steps, self.temperature, self.weight_decay = max_steps, temperature, weight_decay
+        self.milestones, self.decay, self.optimizer_name, self.momentum = milestones, decay, optimizer, momentum
+        self.forget_batch_size, self.retain_batch_size = forget_batch_size, retain_batch_size
+        self.teacher: Frozen | None = None
+        self._start: dict[str, Tensor] = {}
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """Maximise on D_f (the first epochs), minimise on D_r (every epoch)."""
+        phases = []
+        for epoch in range(1, self.epochs + 1):
+            lr = self.lr * self.decay ** sum(milestone < epoch for milestone in self.milestones)
+            if epoch <= self.max_steps:
+                phases.append(Phase("forget", batch_size=self.forget_batch_size, lr=lr))
+            phases.append(Phase("retain", batch_size=self.retain_batch_size, lr=lr))
+        return phases
+
+    def prepare(self, request: ForgetRequest) -> None:
+        """Freeze the teacher."""
+        self.teacher = Frozen(copy.deepcopy(self.model))
+
+    def on_train_start(self) -> None:
+        """Remember this rank's pieces of M_o, for the distance to it."""
+        if self.smoothing:
+            self._start = {name: local_weight(p).clone() for name, p in pieces(self.model)}
+
+    def loss(self, batch: Batch) -> Tensor:
+        """-KD on D_f, gamma CE + alpha KD on D_r; float (n,)."""
+        if self.teacher is None:
+            raise RuntimeError("the teacher exists once the method has been set up")
+        student = self.model(batch.image)
+        distance = divergence_from_teacher(student, self.teacher(batch.image), self.temperature)
+        distance = self.temperature**2 * distance
+        if self.phases[batch.step.phase].data == "forget":
+            return -distance
+        entropy = functional.cross_entropy(student, batch.target, reduction="none")
+        return self.gamma * entropy + self.alpha * distance
+
+    def on_after_backward(self) -> None:
+        """Add the gradient of the smoothing term: (theta - theta_o) / ||theta - theta_o||, 0 where that is 0 / 0."""
+        for name, start in self._start.items():
+            parameter = self.model.get_parameter(name)
+            difference = local_weight(parameter) - start
+            norm = whole_norm(parameter, difference)
+            if norm > 0:
+                add_to_gradient(parameter, difference * (self.smoothing * loss_scale(self) / norm).to(difference.dtype))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam or SGD, one for both kinds of pass."""
+        if self.optimizer_name == "sgd":
+            return torch.optim.SGD(
+                self.model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+            )
+        return torch.optim.Adam(self.model.parameters(), lr=self.lr, weight_decay=self.weight_decay)

@@ -1,0 +1,157 @@
+"""UNSIR: learn noise that the forget class fears, impair with it, then repair."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from supreme.batch import Batch, ForgetRequest, Phase, Samples
+from supreme.distributed import all_sum, loss_scale, world_size
+from supreme.errors import ConfigError
+from supreme.methods.base import UnlearningMethod
+from supreme.seeding import generator
+
+
+class UNSIR(UnlearningMethod):
+    """Unlearning by selective impair and repair.
+
+    (1) Noise images are trained to maximise the loss of the forget class: minimise -CE(M_o(noise), class) + 0.1 ||noise||^2.
+    (2) Impair: one pass over copies of the noise, labelled as the forget class, and over a few samples of every other
+    class. (3) Repair: one pass over these retain samples.
+
+    Args:
+        original: M_o.
+        noise_steps: Adam steps on the noise, at least 1; None takes 25 for classes and 250 for fine classes.
+        noise_lr: learning rate of the noise.
+        noise_batch_size: number of noise images, at least 1.
+        noise_repeats: copies of each noise image in the impair phase, at least 1.
+        noise_penalty: weight of the squared L2 norm of a noise image.
+        samples_per_class: the first so many retain samples of each class, at least 1.
+        lr: learning rate of Adam in impair and repair.
+        impair_batch_size: rows of a global batch in the impair phase.
+        repair_batch_size: rows of a global batch in the repair phase.
+        noise: float (noise_batch_size, C, H, W), initial noise instead of a standard-normal draw.
+        seed: unlearning seed s_u; drives noise and order.
+
+    Raises:
+        ConfigError: if an argument is outside its range.
+        NotApplicableError: if the request names no class.
+
+    Needs: D_r with labels and the class to forget; never reads D_f.
+
+    Reference: Tarun, Chundawat, Mandal, Kankanhalli 2023, arXiv:2111.08947, equations 2 to 4.
+
+    Differs from the published code in: gradients of the noise phase do not leak into the first impair step; in
+    sub-class requests retain samples come from every fine class but the forgotten one.
+
+    Example:
+        >>> [phase.data for phase in UNSIR(nn.Linear(2, 2)).phases]
+        ['none', 'retain', 'retain']
+    """
+
+    paper: ClassVar[str] = "Tarun et al. 2023, arXiv:2111.08947"
+    needs: ClassVar[tuple[str, ...]] = ("retain", "class")
+
+    def __init__(
+        self,
+        original: nn.Module,
+        noise_steps: int | None = None,
+        noise_lr: float = 0.1,
+        noise_batch_size: int = 32,
+        noise_repeats: int = 80,
+        noise_penalty: float = 0.1,
+        samples_per_class: int = 500,
+        lr: float = 1e-4,
+        impair_batch_size: int = 32,
+        repair_batch_size: int = 128,
+        noise: Tensor | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(original, seed)
+        counts = (noise_batch_size, noise_repeats, samples_per_class, 25 if noise_steps is None else noise_steps)
+        if min(counts) < 1:
+            raise ConfigError(f"Expected noise and sample counts >= 1, got {counts}.")
+        self.noise_steps, self.noise_lr, self.noise_penalty = noise_steps, noise_lr, noise_penalty
+        self.noise_batch_size, self.noise_repeats = noise_batch_size, noise_repeats
+        self.samples_per_class, self.lr = samples_per_class, lr
+        self.impair_batch_size, self.repair_batch_size = impair_batch_size, repair_batch_size
+        self._initial, self.noise = noise, torch.empty(0)
+        self._noise_optimizer: torch.optim.Optimizer | None = None
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """Noise, impair, repair."""
+        fine = self.request is not None and self.request.forget_subclasses is not None
+        steps = self.noise_steps or (250 if fine else 25)
+        size, copies = self.noise_batch_size, self.noise_batch_size * self.noise_repeats
+        return [
+            Phase("none", steps, size, shuffle=False, mode="eval", lr=0.0, synthetic=size),
+            Phase(
+                "retain",
+                1,
+                self.impair_batch_size,
+                lr=self.lr,
+                select=self._first,
+                synthetic=copies,
+                reset_optimizer=True,
+            ),
+            Phase("retain", 1, self.repair_batch_size, lr=self.lr, select=self._first, reset_optimizer=True),
+        ]
+
+    def prepare(self, request: ForgetRequest) -> None:
+        """Forget the noise of an earlier run."""
+        self.noise, self._noise_optimizer = torch.empty(0), None
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Loss of each row, float (n,): of the noise in phase 0, cross-entropy afterwards."""
+        made, row = batch.index < 0, (-1 - batch.index) % self.noise_batch_size
+        image, target = batch.image, batch.target
+        if batch.step.phase < 2:
+            noise = self._noise_like(image)[row]
+            image = torch.where(made[:, None, None, None], noise, image)
+            target = torch.where(made, self._noise_classes(image.device)[row], target)
+        losses = functional.cross_entropy(self.model(image), target, reduction="none")
+        return self.noise_penalty * image.square().sum(dim=(1, 2, 3)) - losses if batch.step.phase == 0 else losses
+
+    def on_after_backward(self) -> None:
+        """Step the noise; the network's gradients are dropped, as its learning rate is 0 in this phase."""
+        if self._phase != 0 or self._noise_optimizer is None:
+            return
+        gradient = torch.zeros_like(self.noise) if self.noise.grad is None else self.noise.grad
+        self.noise.grad = all_sum(gradient / (loss_scale(self) * world_size()))
+        self._noise_optimizer.step()
+        self._noise_optimizer.zero_grad()
+
+    def end_phase(self, phase: int) -> None:
+        """Freeze the noise once it is trained."""
+        if phase == 0:
+            self.noise, self._noise_optimizer = self.noise.detach(), None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam without weight decay; impair and repair each start afresh."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.lr)
+
+    def _noise_like(self, image: Tensor) -> Tensor:
+        if self.noise.numel() == 0:
+            shape = (self.noise_batch_size, *image.shape[1:])
+            draw = torch.randn(shape, generator=generator(self.seed, "noise"), dtype=torch.float64)
+            noise = draw if self._initial is None else self._initial
+            if noise.shape != shape:
+                raise ConfigError(f"Expected initial noise of shape {shape}, got {tuple(noise.shape)}.")
+            self.noise = noise.detach().to(image, copy=True).requires_grad_(True)
+            self._noise_optimizer = torch.optim.Adam([self.noise], lr=self.noise_lr)
+        return self.noise
+
+    def _noise_classes(self, device: torch.device) -> Tensor:
+        """Class of each noise image; several forget classes take turns."""
+        classes = torch.tensor(self.request.forget_classes if self.request else None, device=device)
+        return classes[torch.arange(self.noise_batch_size, device=device) % len(classes)]
+
+    def _first(self, samples: Samples) -> Tensor:
+        """The first samples of each (fine) class, class by class."""
+        fine = self.request is not None and self.request.forget_subclasses is not None
+        label = samples.subtarget if fine and samples.subtarget is not None else samples.target
+        chosen = [samples.index[label == k][: self.samples_per_class] for k in label.unique().tolist()]
+        return torch.cat(chosen)

@@ -1,0 +1,5 @@
+"""Networks: classes and functions that return an nn.Module from images to logits."""
+
+from supreme.components import lazy
+
+__getattr__, __dir__, __all__ = lazy(__name__, {"NetworkSpec": "build", "ResNet18": "resnet"})

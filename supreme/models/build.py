@@ -1,0 +1,181 @@
+"""Networks from plain values: named, built under a seed, and built again from scratch."""
+
+import copy
+import inspect
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from supreme.components import load, resolve
+from supreme.errors import ConfigError, nearest
+from supreme.seeding import isolated
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network as plain values: what to call, and with which arguments.
+
+    The values survive a round trip through JSON unchanged, so a stored specification equals the one it came from.
+
+    Args:
+        class_path: a name from ``supreme.models`` (``"ResNet18"``) or the dotted path of a class or function that
+            takes ``num_classes`` and returns an ``nn.Module`` (``"torchvision.models.resnet18"``).
+        init_args: further arguments, plain values only; the number of classes comes from the dataset.
+
+    Raises:
+        ConfigError: if an argument is not a plain value or is ``num_classes``.
+
+    Example:
+        >>> NetworkSpec("ResNet18", {"width": 8}) == NetworkSpec(
+        ...     **json.loads(json.dumps({"class_path": "ResNet18", "init_args": {"width": 8}}))
+        ... )
+        True
+    """
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Copy the arguments through JSON, which turns tuples into lists and refuses what is not plain."""
+        if "num_classes" in self.init_args:
+            raise ConfigError(f"Leave num_classes out of the arguments of {self.class_path}; the dataset gives it.")
+        plain = {name: _plain(f"{self.class_path}.{name}", value) for name, value in self.init_args.items()}
+        object.__setattr__(self, "init_args", plain)
+
+
+def build(spec: NetworkSpec, num_classes: int, seed: int) -> nn.Module:
+    """A freshly initialised network, with the same weights for the same seed whatever ran before.
+
+    Args:
+        spec: which network.
+        num_classes: number of logits.
+        seed: seeds the initial weights; global generators are left as they were.
+
+    Returns:
+        The network, on the CPU, with the attributes ``spec`` and ``num_classes``.
+
+    Raises:
+        UnknownNameError: if no such network exists.
+        ConfigError: if the arguments do not fit or no ``nn.Module`` comes back.
+
+    Example:
+        >>> network = build(NetworkSpec("ResNet18", {"width": 8}), num_classes=10, seed=0)
+        >>> network.num_classes
+        10
+    """
+    factory = load(resolve("models", spec.class_path))
+    if not callable(factory):
+        raise ConfigError(f"Expected {spec.class_path} to be a class or function, got {type(factory).__name__}.")
+    arguments = {"num_classes": num_classes, **spec.init_args}
+    _check_arguments(spec.class_path, factory, arguments)
+    try:
+        with isolated(seed):
+            network = factory(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Network {spec.class_path} cannot be built with {arguments}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"Expected {spec.class_path} to return an nn.Module, got {type(network).__name__}.")
+    vars(network).update(spec=spec, num_classes=num_classes)
+    return network
+
+
+def reinitialise(network: nn.Module, seed: int) -> nn.Module:
+    """A copy of a network with fresh weights; the argument is never touched.
+
+    A network made by :func:`build` is built again. Any other network is copied and every ``reset_parameters`` in it
+    is called, inner modules first.
+
+    Args:
+        network: the network whose architecture is wanted.
+        seed: seeds the new weights.
+
+    Returns:
+        A network on the same device, of the same type and in the same mode; trainable.
+
+    Raises:
+        ConfigError: if a learnable parameter has no ``reset_parameters`` that draws it anew.
+
+    Example:
+        >>> first = nn.Linear(2, 2)
+        >>> bool((reinitialise(first, 0).weight == reinitialise(first, 0).weight).all())
+        True
+    """
+    spec = getattr(network, "spec", None)
+    if isinstance(spec, NetworkSpec):
+        fresh = build(spec, int(vars(network)["num_classes"]), seed)
+    else:
+        fresh = _reset_copy(network, seed)
+    return _like(fresh, network)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value after a round trip through JSON."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"Expected a plain value for {name}, got {type(value).__name__}; use numbers, text, lists or mappings."
+        ) from None
+
+
+def _reset_copy(network: nn.Module, seed: int) -> nn.Module:
+    """Deep copy on the CPU in which NaN marks every learnable weight that no module has drawn anew."""
+    fresh = copy.deepcopy(network).cpu()
+    learnable = [item for item in fresh.named_parameters() if item[1].requires_grad]
+    if not learnable:
+        fresh.requires_grad_()
+        learnable = list(fresh.named_parameters())
+    with torch.no_grad():
+        for _, parameter in learnable:
+            parameter.fill_(math.nan)
+    with isolated(seed):
+        fresh.apply(_reset)
+    for name, parameter in learnable:
+        if bool(torch.isnan(parameter).any()):
+            raise ConfigError(
+                f"Parameter '{name}' of {type(network).__name__} cannot be drawn anew: no module that owns it has a "
+                f"working reset_parameters; add one or pass the fresh network explicitly."
+            )
+    return fresh
+
+
+def _reset(module: nn.Module) -> None:
+    reset = getattr(module, "reset_parameters", None)
+    if callable(reset):
+        reset()
+
+
+def _like(fresh: nn.Module, network: nn.Module) -> nn.Module:
+    """Put the fresh network on the device, in the type and in the mode of the old one."""
+    first: Tensor | None = next(network.parameters(), None)
+    if first is not None:
+        fresh = fresh.to(device=first.device, dtype=first.dtype)
+    return fresh.train(network.training)
+
+
+def _check_arguments(class_path: str, factory: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """Refuse arguments that the factory does not take, naming the nearest ones."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    if inspect.Parameter.VAR_KEYWORD in kinds.values():
+        return
+    takes = [name for name, kind in kinds.items() if kind is not inspect.Parameter.POSITIONAL_ONLY]
+    if "num_classes" not in takes:
+        raise ConfigError(f"Expected network {class_path} to take num_classes; wrap it in a function that does.")
+    for name in arguments:
+        if name not in takes:
+            near = nearest(name, takes)
+            known = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it takes {', '.join(takes)}."
+            raise ConfigError(f"Network {class_path} has no argument '{name}'; {known}")
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"Network {class_path} cannot be built: {error}; give it in init_args.") from None

@@ -1,0 +1,216 @@
+"""The report as one HTML page that needs no network: tables, plots, and the origin of every number."""
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+
+from supreme.report.columns import COLUMNS, Column
+from supreme.report.labels import clean, listing
+from supreme.report.markup import Markup, join, tag
+from supreme.report.notes import LEGEND
+from supreme.report.origin import run_details
+from supreme.report.plots import Plot, themed
+from supreme.report.records import SEEDS
+from supreme.report.table import Cell, Row, Table, runs_of
+from supreme.report.table import tables as tables_of
+from supreme.report.text import groups
+
+CONFIGS = 2000
+TARGETS = 24
+
+
+def page(
+    records: Sequence[Mapping[str, Any]],
+    data: pd.DataFrame,
+    tables: Sequence[Table],
+    plots: Sequence[Sequence[Plot]],
+) -> str:
+    """The whole report as one file.
+
+    Args:
+        records: the records, in the order of the rows of ``data``.
+        data: their frame.
+        tables: result tables.
+        plots: the plots of every table.
+
+    Returns:
+        HTML without any reference to another file.
+    """
+    title = f"SUPREME report: {listing(sorted(set(data['plan']) - {''}), 3) or 'results'}"
+    sections = [
+        _section(place, table, figures, runs_of(table, data), records)
+        for place, (table, figures) in enumerate(zip(tables, plots, strict=True))
+    ]
+    script = Markup((files("supreme.report") / "page.js").read_text(encoding="utf-8"))
+    body = join(_header(title, data, tables), tag("main", *sections), _footer(), tag("script", script))
+    return f"<!DOCTYPE html>\n{tag('html', _head(title, script), tag('body', body), lang='en', class_='no-script')}\n"
+
+
+def _head(title: str, script: str) -> Markup:
+    """Head of the page; its policy lets nothing load and no script run but ours."""
+    style = Markup((files("supreme.report") / "page.css").read_text(encoding="utf-8"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("link", rel="icon", href="data:,"),
+        tag("style", style),
+    )
+
+
+def _header(title: str, data: pd.DataFrame, tables: Sequence[Table]) -> Markup:
+    live = data[~data["superseded"].astype(bool)]
+    states = live["status"].value_counts()
+    facts = [f"{count} runs {clean(status).replace('_', ' ')}" for status, count in states.items()]
+    facts.append(f"{len(live[list(SEEDS)].drop_duplicates())} seeds")
+    facts.append(f"last finished {clean(max(live['finished']))}")
+    links = [tag("li", tag("a", table.title, href=f"#table-{place}")) for place, table in enumerate(tables)]
+    return tag(
+        "header",
+        tag("h1", title),
+        tag("ul", *(tag("li", fact) for fact in facts), class_="facts"),
+        tag("nav", tag("ul", *links), aria_label="Tables") if len(links) > 1 else "",
+    )
+
+
+def _footer() -> Markup:
+    about = [join(tag("dt", column.title), tag("dd", column.about)) for column in COLUMNS if column.about]
+    text = tag("p", LEGEND)
+    return tag(
+        "footer",
+        text,
+        tag("details", tag("summary", "What the columns mean"), tag("dl", *about, class_="pairs legend")),
+    )
+
+
+def _section(
+    place: int,
+    table: Table,
+    plots: Sequence[Plot],
+    runs: pd.DataFrame,
+    records: Sequence[Mapping[str, Any]],
+) -> Markup:
+    figures = [_figure(plot, f"t{place}{plot.name}") for plot in plots]
+    several = table.target is None and 1 < runs["target"].nunique() <= TARGETS
+    single = tables_of(runs, per_target=True) if several else []
+    parts = [join(tag("h3", part.title), tag("p", part.caption, class_="soft"), _results(part)) for part in single]
+    return tag(
+        "section",
+        tag("h2", table.title),
+        tag("p", table.caption, class_="soft"),
+        _results(table),
+        tag("div", *figures, class_="plots") if figures else "",
+        _fold(f"Tables per forget target ({len(parts)})", parts) if parts else "",
+        _runs(runs, records),
+        id=f"table-{place}",
+    )
+
+
+def _results(table: Table) -> Markup:
+    """A table with its notes; reference rows stay on top when the methods are sorted."""
+    parts = groups(table.columns)
+    first = {part[0].key for part in parts}
+    bodies = [[row for row in table.rows if row.reference], [row for row in table.rows if not row.reference]]
+    rows = [
+        tag("tbody", *(_row(row, place, table.columns, first) for place, row in enumerate(body))) for body in bodies
+    ]
+    grid = tag("table", _thead(parts), *rows, class_="results")
+    notes = [tag("li", note, value=place) for place, note in enumerate(table.footnotes, start=1)]
+    remarks = [tag("li", note) for note in table.notes]
+    return join(
+        tag("div", grid, class_="scroll", tabindex=0, role="region", aria_label=table.title),
+        tag("ol", *notes, class_="notes") if notes else "",
+        tag("ul", *remarks, class_="notes") if remarks else "",
+    )
+
+
+def _thead(parts: Sequence[Sequence[Column]]) -> Markup:
+    top, below = [tag("th", _button("Method", "name"), class_="name", rowspan=2, scope="col", aria_sort="none")], []
+    for part in parts:
+        if not any(column.name for column in part):
+            top.append(_column_head(part[0], part[0].group, rowspan=2, first=True))
+            continue
+        top.append(tag("th", part[0].group, class_="group", colspan=len(part), scope="colgroup"))
+        below += [_column_head(column, column.name, first=column is part[0]) for column in part]
+    return tag("thead", tag("tr", *top), tag("tr", *below))
+
+
+def _column_head(column: Column, text: str, *, first: bool, rowspan: int | None = None) -> Markup:
+    return tag(
+        "th",
+        _button(text, column.key),
+        class_="first" if first else None,
+        rowspan=rowspan,
+        scope="col",
+        title=column.about or None,
+        aria_sort="none",
+    )
+
+
+def _button(text: str, key: str) -> Markup:
+    breakable = join(*text.split("/"), separator="/<wbr>")
+    return tag("button", breakable, type="button", data_column=_column_id(key))
+
+
+def _column_id(key: str) -> str:
+    """Name of a column that is safe in a selector."""
+    return key if key == "name" else f"c{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def _row(row: Row, place: int, columns: Sequence[Column], first: set[str]) -> Markup:
+    count = tag("span", f" {row.count}", class_="count") if row.count else ""
+    mark = tag("sup", row.note) if row.note else ""
+    head = tag("th", row.name, count, mark, class_="name reference" if row.reference else "name", scope="row")
+    cells = [_cell(column, row.cells.get(column.key), first=column.key in first) for column in columns]
+    return tag("tr", head, *cells, data_place=place, data_name=row.name)
+
+
+def _cell(column: Column, cell: Cell | None, *, first: bool) -> Markup:
+    names = " ".join([*(["first"] if first else []), *(["best"] if cell and cell.best else [])]) or None
+    if cell is None or not cell.n:
+        return tag("td", "-", class_=names, data_column=_column_id(column.key), data_value="")
+    value = tag("b", cell.text) if cell.best else cell.text
+    return tag(
+        "td",
+        value,
+        tag("small", f"± {cell.spread}") if cell.spread else "",
+        class_=names,
+        data_column=_column_id(column.key),
+        data_value="" if math.isnan(cell.mean) else repr(cell.mean).replace("inf", "Infinity"),
+        title=f"{cell.mean:.6g}, n = {cell.n}",
+    )
+
+
+def _figure(plot: Plot, prefix: str) -> Markup:
+    caption = tag("figcaption", tag("b", plot.title), plot.about)
+    return tag("figure", caption, Markup(themed(plot.svg, prefix)))
+
+
+def _runs(runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> Markup:
+    whole = len(records) <= CONFIGS
+    items = [run_details(records[place], run, whole=whole) for place, run in _numbered(runs)]
+    failed = int((runs["status"] == "failed").sum())
+    text = f"Runs ({len(runs)}{f', {failed} failed' if failed else ''}): seeds, configuration, versions, hardware"
+    find = tag(
+        "input", class_="find", type="search", placeholder="Filter, e.g. SSD 261 failed", aria_label="Filter runs"
+    )
+    return _fold(text, [find, *items])
+
+
+def _fold(title: str, parts: Sequence[Markup]) -> Markup:
+    return tag("details", tag("summary", title), *parts, class_="fold")
+
+
+def _numbered(runs: pd.DataFrame) -> list[tuple[int, dict[str, Any]]]:
+    """Runs with their place among all records, failed ones first."""
+    items = list(zip((int(place) for place in runs.index), runs.to_dict("records"), strict=True))
+    return sorted(items, key=lambda item: item[1]["status"] == "done")

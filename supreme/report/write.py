@@ -1,0 +1,99 @@
+"""Write the report of a plan: tables, plots and one page, each file replaced in one step."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from supreme.errors import OutputError
+from supreme.report.formats import csv_text, to_csv, to_latex, to_markdown
+from supreme.report.page import page
+from supreme.report.plots import Plot, plots
+from supreme.report.records import frame, read_records
+from supreme.report.table import Table, tables
+from supreme.report.text import render
+
+
+def write_report(path: str | Path, out: str | Path | None = None, *, per_target: bool = False) -> list[Path]:
+    """Read the records of a plan and write the whole report.
+
+    Files: ``index.html`` (everything on one page), ``tables.txt``, ``tables.md``, ``tables.tex``, ``tables.csv``
+    (mean, standard deviation and n of every metric), ``runs.csv`` (every run), and ``plots/`` with every plot as SVG,
+    PNG and CSV. The same records always give the same files.
+
+    Args:
+        path: the output folder of a plan, or a folder of records.
+        out: where to write; None writes to ``<path>/report``.
+        per_target: one table per forget target instead of means over targets (the page has both).
+
+    Returns:
+        The files written, the page first.
+
+    Raises:
+        DataError: if there are no records, or one cannot be read.
+        OutputError: if a file cannot be written.
+    """
+    records = read_records(path)
+    data = frame(records)
+    chosen = tables(data, per_target=per_target)
+    figures = [plots(table) for table in chosen]
+    folder = Path(path) / "report" if out is None else Path(out)
+    contents: dict[str, str | bytes] = {
+        "index.html": page(records, data, chosen, figures),
+        "tables.txt": render(chosen),
+        "tables.md": to_markdown(chosen),
+        "tables.tex": to_latex(chosen),
+        "tables.csv": to_csv(chosen),
+        "runs.csv": runs_csv(data),
+        **{f"plots/{name}": content for name, content in _plot_files(chosen, figures)},
+    }
+    return [_write(folder / name, content) for name, content in contents.items()]
+
+
+def runs_csv(data: pd.DataFrame) -> str:
+    """Every run as one line: its fields, state, origin and metrics at full precision."""
+    return str(data.to_csv(index=False, lineterminator="\n"))
+
+
+def _plot_files(chosen: Sequence[Table], figures: Sequence[Sequence[Plot]]) -> Iterator[tuple[str, str | bytes]]:
+    taken: set[str] = set()
+    for table, found in zip(chosen, figures, strict=True):
+        stem = _stem(table, taken)
+        for plot in found:
+            yield f"{stem}-{plot.name}.svg", plot.svg
+            yield f"{stem}-{plot.name}.png", plot.png
+            yield f"{stem}-{plot.name}.csv", csv_text(plot.header, plot.data)
+
+
+def _stem(table: Table, taken: set[str]) -> str:
+    """File name of a table: letters, digits and dots only, different for every table."""
+    words = [table.dataset, table.model, table.scenario, *([table.target] if table.target else [])]
+    stem = "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", word).strip("_.")[:40] or "x" for word in words).lower()
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _write(file: Path, content: str | bytes) -> Path:
+    """Write a file beside its place and move it there, so that readers never see half of it."""
+    raw = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(raw)
+            Path(name).chmod(0o644)
+            Path(name).replace(file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"Cannot write '{file}' ({reason}); choose a folder that you may write to.") from None
+    return file

@@ -1,0 +1,203 @@
+"""Scenario: which samples are to be forgotten, and every loader that follows from it."""
+
+import csv
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from supreme.batch import Batch, EvaluationBatch, ForgetRequest, Phase
+from supreme.datasets.base import ImageDataset, Images
+from supreme.datasets.digits import Digits
+from supreme.errors import ConfigError, DataError, OutputError
+from supreme.scenarios.loader import EvaluationLoader, PhaseLoader, Place
+from supreme.scenarios.source import MemorySource, Source
+from supreme.transforms.augment import Augment
+from supreme.transforms.preprocess import Preprocess
+
+TRAINING = Phase("full", augment=True)
+
+
+class Scenario(LightningDataModule, ABC):
+    """Base of all scenarios: splits D and D' into forget and retain parts and serves them.
+
+    A subclass says with :meth:`select` which samples are to be forgotten. ``batch_size`` is the global batch size;
+    every device takes its share, remainders are spread and nothing is dropped or repeated.
+
+    Args:
+        dataset: where the images come from; None takes the embedded digits.
+        batch_size: rows of a global training batch, at least 1; methods may name their own.
+        evaluation_batch_size: rows of a global evaluation batch, at least 1.
+        augmentation: training augmentation; None takes the dataset's.
+
+    Raises:
+        ConfigError: if a batch size is below 1.
+        DataError: if the forget or the retain set would be empty.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    random: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        dataset: ImageDataset | None = None,
+        batch_size: int = 64,
+        evaluation_batch_size: int = 256,
+        augmentation: Augment | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or evaluation_batch_size < 1:
+            raise ConfigError(f"Expected batch sizes >= 1, got {batch_size} and {evaluation_batch_size}.")
+        self.dataset = Digits() if dataset is None else dataset
+        self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
+        self._augmentation = augmentation
+        self._masks: tuple[Tensor, Tensor] | None = None
+
+    @abstractmethod
+    def select(self, images: Images, train: bool) -> Tensor:
+        """Bool (N,): which samples of D (``train``) or D' are to be forgotten."""
+
+    def forget_classes(self) -> tuple[int, ...] | None:
+        """The classes whose samples are to be forgotten, None when samples are drawn at random."""
+        return None
+
+    def forget_subclasses(self) -> tuple[int, ...] | None:
+        """The fine classes to be forgotten, None outside sub-class requests."""
+        return None
+
+    def target_name(self) -> str:
+        """The target as shown in tables."""
+        return ""
+
+    # --- index sets
+
+    def prepare_data(self) -> None:
+        """Fetch the dataset and build its image store, once per machine."""
+        self.dataset.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split D and D' into forget and retain parts."""
+        if self._masks is None:
+            masks = self.select(self.dataset.train, True), self.select(self.dataset.test, False)
+            count, total = int(masks[0].sum()), len(masks[0])
+            if not 0 < count < total:
+                what = "forget" if count == 0 else "retain"
+                raise DataError(
+                    f"Expected a forget and a retain set with samples in both, but {count} of {total} training "
+                    f"samples are to be forgotten, so the {what} set is empty; choose another target."
+                )
+            self._masks = masks
+
+    def indices(self) -> dict[str, Tensor]:
+        """Index sets by name: ``forget_train``, ``retain_train`` (positions in D), ``retain_test``, ``forget_test``.
+
+        In random-sample scenarios D'_f is D_f itself and D'_r is all of D', so ``forget_test`` is absent.
+        """
+        self.setup()
+        train, test = self._masks or ()
+        sets = {"retain_test": (~test).nonzero().flatten(), "forget_test": test.nonzero().flatten()}
+        if self.random:
+            sets = {"retain_test": torch.arange(len(test))}
+        return sets | {"retain_train": (~train).nonzero().flatten(), "forget_train": train.nonzero().flatten()}
+
+    @property
+    def request(self) -> ForgetRequest:
+        """What a method may know of the forget request."""
+        forget = self.indices()["forget_train"]
+        digest = hashlib.sha256(self.dataset.fingerprint.encode() + forget.numpy().tobytes()).hexdigest()[:16]
+        return ForgetRequest(len(self.dataset.classes), self.forget_classes(), digest, forget, self.forget_subclasses())
+
+    def export(self, folder: str | Path) -> list[Path]:
+        """Write the index sets (``splits.json``) and their class counts (``class_counts.csv``) to a folder.
+
+        Raises:
+            OutputError: if the folder cannot be written.
+        """
+        sets, names = self.indices(), self.dataset.classes
+        record = {
+            "dataset": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint,
+            "scenario": type(self).__name__,
+            "target": self.target_name(),
+            "request": self.request.fingerprint,
+            "sets": {name: index.tolist() for name, index in sets.items()},
+        }
+        paths = [Path(folder) / "splits.json", Path(folder) / "class_counts.csv"]
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            paths[0].write_text(json.dumps(record))
+            with paths[1].open("w", newline="") as file:
+                table = csv.writer(file)
+                table.writerow(["set", *names])
+                for name, index in sets.items():
+                    targets = self._source(name).targets[index]
+                    table.writerow([name, *torch.bincount(targets, minlength=len(names)).tolist()])
+        except OSError as error:
+            raise OutputError(f"Cannot write the index sets to {folder}: {error.strerror}.") from error
+        return paths
+
+    # --- loaders
+
+    def train_dataloader(self) -> PhaseLoader:
+        """The phases of the method being fitted, or augmented passes over D for a classifier."""
+        module = self._module()
+        phases: Sequence[Phase] = getattr(module, "phases", [TRAINING])
+        forget = self.indices()["forget_train"]
+        seed = int(getattr(module, "seed", 0))
+        return PhaseLoader(self._source("retain_train"), forget, phases, self.batch_size, seed, self._place())
+
+    def val_dataloader(self) -> EvaluationLoader:
+        """D', for curves; nothing is ever chosen by it."""
+        return self.evaluation_loader(("retain_test", "forget_test"))
+
+    def test_dataloader(self) -> EvaluationLoader:
+        """Every image of every set once."""
+        return self.evaluation_loader(("retain_test", "forget_test", "retain_train", "forget_train"))
+
+    def predict_dataloader(self) -> EvaluationLoader:
+        """D'."""
+        return self.val_dataloader()
+
+    def evaluation_loader(self, parts: Sequence[str]) -> EvaluationLoader:
+        """The images of some parts, with the evaluation transform.
+
+        Args:
+            parts: names of :meth:`indices`; those that the scenario does not have are left out.
+        """
+        sets = {name: index for name, index in self.indices().items() if name in parts and len(index)}
+        chosen = {name: (self._source(name), index) for name, index in sets.items()}
+        return EvaluationLoader(chosen, self.evaluation_batch_size, self._place())
+
+    def on_after_batch_transfer(self, batch: Batch | EvaluationBatch, dataloader_idx: int) -> Batch | EvaluationBatch:
+        """Scale, augment and normalise on the device, in the network's precision."""
+        module = self._module()
+        image = self._transform(batch, int(getattr(module, "seed", 0)), getattr(module, "input_spec", None))
+        reference = next((p for p in module.parameters() if p.is_floating_point()), None)
+        return batch._replace(image=image if reference is None else image.to(reference.dtype))
+
+    def _transform(self, batch: Batch | EvaluationBatch, seed: int, input_spec: dict[str, Any] | None) -> Tensor:
+        spec = {"mean": self.dataset.mean, "std": self.dataset.std, **(input_spec or {})}
+        preprocess = Preprocess(**spec)
+        image = preprocess.scale(batch.image)
+        if isinstance(batch, Batch) and batch.step.augment:
+            augment = self.dataset.augmentation if self._augmentation is None else self._augmentation
+            image = augment(image, seed, batch.step.epoch, batch.index)
+        return preprocess.normalise(image)
+
+    def _source(self, part: str) -> Source:
+        images = self.dataset.train if part.endswith("train") else self.dataset.test
+        return MemorySource(images.images, images.targets, images.subtargets)
+
+    def _module(self) -> Any:
+        if self.trainer is None or self.trainer.lightning_module is None:
+            raise ConfigError("A scenario serves batches inside a Trainer only; pass it as datamodule to Trainer.fit.")
+        return self.trainer.lightning_module
+
+    def _place(self) -> Place:
+        return Place() if self.trainer is None else Place(self.trainer.global_rank, self.trainer.world_size)

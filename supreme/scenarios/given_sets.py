@@ -1,0 +1,107 @@
+"""Forget and retain sets that the caller already has as torch Datasets."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from supreme.batch import Batch, EvaluationBatch, ForgetRequest, Phase
+from supreme.datasets.base import Images
+from supreme.errors import ConfigError, DataError
+from supreme.scenarios.base import TRAINING, Scenario
+from supreme.scenarios.loader import PhaseLoader
+from supreme.scenarios.source import JoinedSource, Source, as_source
+
+
+class GivenSets(Scenario):
+    """Sets of (image tensor, class) pairs, served as they are: nothing is resized, normalised or augmented.
+
+    D is the retain set followed by the forget set. It is what :func:`supreme.unlearn` and :func:`supreme.evaluate` use
+    and no choice of the command line.
+
+    Args:
+        forget: D_f.
+        retain: D_r.
+        num_classes: number of outputs of the network.
+        forget_test: D'_f; None means that D_f was drawn at random: D'_f = D_f and D' is ``retain_test``.
+        retain_test: D'_r.
+        forget_classes: the classes to be forgotten, None when samples were drawn at random.
+        batch_size: rows of a global training batch.
+        evaluation_batch_size: rows of a global evaluation batch.
+        shuffle: False serves every phase in the data's own order.
+        num_workers: processes that read ahead for datasets that are not in memory.
+
+    Raises:
+        DataError: if D_f or D_r is empty or an item is not a pair.
+        ConfigError: if a forget class is outside [0, num_classes).
+    """
+
+    def __init__(
+        self,
+        forget: Dataset[Any],
+        retain: Dataset[Any],
+        num_classes: int,
+        forget_test: Dataset[Any] | None = None,
+        retain_test: Dataset[Any] | None = None,
+        forget_classes: Sequence[int] | None = None,
+        batch_size: int = 64,
+        evaluation_batch_size: int = 256,
+        shuffle: bool = True,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(None, batch_size, evaluation_batch_size)
+        self.num_classes, self.shuffle = num_classes, shuffle
+        self._classes = None if forget_classes is None else tuple(sorted(set(forget_classes)))
+        if self._classes and not 0 <= self._classes[0] <= self._classes[-1] < num_classes:
+            raise ConfigError(f"Expected forget classes in [0, {num_classes}), got {list(self._classes)}.")
+        self._train = JoinedSource([as_source(retain, num_workers), as_source(forget, num_workers)])
+        tests = {"retain_test": retain_test, "forget_test": forget_test}
+        self._tests = {name: as_source(d, num_workers) for name, d in tests.items() if d is not None}
+        self._sizes = (len(self._train.parts[0].targets), len(self._train.parts[1].targets))
+        if min(self._sizes) == 0:
+            what = "forget" if self._sizes[1] == 0 else "retain"
+            raise DataError(f"Expected samples in both sets, but the {what} set is empty.")
+
+    def select(self, images: Images, train: bool) -> Tensor:
+        """Not used: the sets are given."""
+        raise NotImplementedError("the sets are given")
+
+    def prepare_data(self) -> None:
+        """Nothing to fetch."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Nothing to split."""
+
+    def forget_classes(self) -> tuple[int, ...] | None:
+        """The classes that the caller named."""
+        return self._classes
+
+    def indices(self) -> dict[str, Tensor]:
+        """Index sets by name; positions in D (retain, then forget) and in each test set."""
+        retain, forget = self._sizes
+        tests = {name: torch.arange(len(source.targets)) for name, source in self._tests.items()}
+        return tests | {"retain_train": torch.arange(retain), "forget_train": torch.arange(retain, retain + forget)}
+
+    @property
+    def request(self) -> ForgetRequest:
+        """What a method may know of the forget request."""
+        forget = self.indices()["forget_train"]
+        content = self._train.targets.numpy().tobytes() + forget.numpy().tobytes()
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        return ForgetRequest(self.num_classes, self._classes, digest, forget)
+
+    def train_dataloader(self) -> PhaseLoader:
+        """The phases of the method being fitted."""
+        module = self._module()
+        phases: Sequence[Phase] = getattr(module, "phases", [TRAINING])
+        forget, seed = self.indices()["forget_train"], int(getattr(module, "seed", 0))
+        return PhaseLoader(self._train, forget, phases, self.batch_size, seed, self._place(), self.shuffle)
+
+    def _transform(self, batch: Batch | EvaluationBatch, seed: int, input_spec: dict[str, Any] | None) -> Tensor:
+        return batch.image
+
+    def _source(self, part: str) -> Source:
+        return self._train if part.endswith("train") else self._tests[part]

@@ -1,0 +1,194 @@
+"""Loaders that serve global batches: the same samples in the same batches on any number of devices.
+
+They are plain iterables, not torch DataLoaders, so Lightning neither replaces their sampler nor pads them. Lightning
+calls ``set_epoch`` on a loader's ``sampler``, which is the loader itself.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supreme.batch import PARTS, Batch, EvaluationBatch, Phase, Samples, Step
+from supreme.distributed import share
+from supreme.scenarios.source import Source
+from supreme.seeding import generator
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the processes reads.
+
+    Args:
+        rank: number of this process.
+        world: number of processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+
+class PhaseLoader:
+    """All batches of a method's phases as one epoch.
+
+    Args:
+        source: images and labels of D.
+        forget: int64, positions of D_f, ascending.
+        phases: what to serve.
+        batch_size: global batch size of phases that name none.
+        seed: keys the order of each pass, together with phase and pass.
+        place: rank and world size.
+        shuffle: False serves every phase in its own order.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        forget: Tensor,
+        phases: Sequence[Phase],
+        batch_size: int,
+        seed: int,
+        place: Place,
+        shuffle: bool = True,
+    ) -> None:
+        self.source, self.phases, self.seed, self.place, self.shuffle = source, list(phases), seed, place, shuffle
+        self.batch_size = batch_size
+        self.sampler = self
+        self.epoch = 0
+        self.served = 0
+        count = len(source.targets)
+        self.is_forget = torch.zeros(count, dtype=torch.bool)
+        self.is_forget[forget] = True
+        self.rows = [_rows(phase, self._samples(phase)) for phase in self.phases]
+
+    def __len__(self) -> int:
+        """Number of global batches of all phases."""
+        return sum(
+            phase.passes * math.ceil(len(rows) / self._size(phase))
+            for phase, rows in zip(self.phases, self.rows, strict=True)
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Number of the Lightning epoch; counts as earlier passes in the order and in the augmentation."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches of the epoch were served."""
+        return {"served": self.served}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that were served."""
+        self.served = int(state["served"])
+
+    def __iter__(self) -> Iterator[Batch]:
+        """This rank's share of every global batch that was not served yet."""
+        skip, blank = self.served, self._blank()
+        for plan in self._passes():
+            due, skip = plan[skip:], max(0, skip - len(plan))
+            real = [rows[rows >= 0] for _, rows, _ in due]
+            images = self.source.stream([rows for rows in real if len(rows)])
+            for (step, rows, weight), have in zip(due, real, strict=True):
+                self.served += 1
+                yield self._batch(step, rows, weight, next(images) if len(have) else None, blank)
+        self.served = 0
+
+    def _batch(self, step: Step, rows: Tensor, weight: Tensor, images: Tensor | None, blank: Tensor | None) -> Batch:
+        known = rows >= 0
+        target = torch.where(known, self.source.targets[rows.clamp(min=0)], -1)
+        forget = known & self.is_forget[rows.clamp(min=0)]
+        if images is None or len(images) < len(rows):
+            like = images if images is not None else blank
+            if like is None:
+                raise RuntimeError("a phase of synthetic rows needs an image to take its shape from")
+            whole = like.new_zeros(len(rows), *like.shape[1:])
+            if images is not None:
+                whole[known] = images
+            images = whole
+        return Batch(images, target, rows, weight, forget, step)
+
+    def _blank(self) -> Tensor | None:
+        """One image, for the shape of synthetic rows."""
+        return next(self.source.stream([torch.tensor([0])])) if any(p.synthetic for p in self.phases) else None
+
+    def _passes(self) -> Iterator[list[tuple[Step, Tensor, Tensor]]]:
+        """For every pass of every phase: step, this rank's rows and their weights, batch by batch."""
+        left = len(self)
+        for number, (phase, rows) in enumerate(zip(self.phases, self.rows, strict=True)):
+            for epoch in range(phase.passes):
+                batches = self._order(phase, number, epoch, rows).split(self._size(phase))
+                left -= len(batches)
+                last = len(batches) - 1 if epoch == phase.passes - 1 else -1
+                yield [
+                    (
+                        self._step(phase, Step(number, epoch + self.epoch, k, len(batch), k == last, False, 1.0), left),
+                        *mine,
+                    )
+                    for k, batch in enumerate(batches)
+                    for mine in [share(batch, self.place.rank, self.place.world)]
+                ]
+
+    def _step(self, phase: Phase, step: Step, left: int) -> Step:
+        return step._replace(
+            last=step.last_of_phase and left == 0,
+            scale=self.place.world / (step.size if phase.reduction == "mean" else 1),
+            augment=phase.augment,
+            filler=step.size <= self.place.rank,
+        )
+
+    def _order(self, phase: Phase, number: int, epoch: int, rows: Tensor) -> Tensor:
+        if not (phase.shuffle and self.shuffle):
+            return rows
+        draw = generator(self.seed, "order", number, epoch + self.epoch)
+        return rows[torch.randperm(len(rows), generator=draw)]
+
+    def _size(self, phase: Phase) -> int:
+        return phase.batch_size or self.batch_size
+
+    def _samples(self, phase: Phase) -> Samples:
+        masks: Mapping[str, Callable[[], Tensor]] = {
+            "forget": lambda: self.is_forget,
+            "retain": lambda: ~self.is_forget,
+            "full": lambda: torch.ones_like(self.is_forget),
+            "none": lambda: torch.zeros_like(self.is_forget),
+        }
+        index = masks[phase.data]().nonzero().flatten()
+        fine = self.source.subtargets
+        return Samples(index, self.source.targets[index], None if fine is None else fine[index], self.is_forget[index])
+
+
+def _rows(phase: Phase, samples: Samples) -> Tensor:
+    """Synthetic rows of a phase as -1, -2, ..., then the positions in D that it serves."""
+    chosen = samples.index if phase.select is None else phase.select(samples)
+    if not torch.isin(chosen, samples.index).all():
+        raise RuntimeError(f"a phase of {phase.data!r} selected samples outside its data")
+    return torch.cat([-1 - torch.arange(phase.synthetic), chosen])
+
+
+class EvaluationLoader:
+    """Every image of the given parts once, in order, in global batches that never mix parts.
+
+    Args:
+        parts: name in :data:`supreme.batch.PARTS` -> (source, positions).
+        batch_size: rows of a global batch.
+        place: rank and world size.
+    """
+
+    def __init__(self, parts: Mapping[str, tuple[Source, Tensor]], batch_size: int, place: Place) -> None:
+        self.parts, self.batch_size, self.place = dict(parts), batch_size, place
+        self.sampler = self
+
+    def __len__(self) -> int:
+        """Number of global batches."""
+        return sum(math.ceil(len(index) / self.batch_size) for _, index in self.parts.values())
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        """This rank's share of every global batch."""
+        for name, (source, index) in self.parts.items():
+            shares = [share(batch, self.place.rank, self.place.world) for batch in index.split(self.batch_size)]
+            images = source.stream([rows for rows, _ in shares])
+            for rows, weight in shares:
+                part = torch.full_like(rows, PARTS.index(name))
+                yield EvaluationBatch(next(images), source.targets[rows], rows, weight, part)

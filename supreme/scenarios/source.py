@@ -1,0 +1,123 @@
+"""Where a loader's images come from: tensors in memory, or any torch Dataset."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from supreme.errors import DataError
+
+
+class Source(Protocol):
+    """A set of labelled images that can be read in any order."""
+
+    targets: Tensor
+    subtargets: Tensor | None
+
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Images (n, C, H, W) of each batch of positions, in order."""
+
+
+class MemorySource:
+    """Images in one tensor; a batch is one gather.
+
+    Args:
+        images: uint8 or float (N, C, H, W), in memory or memory-mapped.
+        targets: int64 (N,).
+        subtargets: int64 (N,) or None.
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor, subtargets: Tensor | None = None) -> None:
+        self.images, self.targets, self.subtargets = images, targets, subtargets
+
+    def stream(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Images (n, C, H, W) of each batch of positions, in order."""
+        return (self.images[batch] for batch in batches)
+
+
+class DatasetSource:
+    """Any torch Dataset of (image tensor, int target), read sample by sample.
+
+    Args:
+        dataset: a map-style Dataset; its targets are read once.
+        num_workers: processes that read ahead; 0 reads in this one.
+
+    Raises:
+        DataError: if an item is not a pair of an image tensor (C, H, W) and a class number.
+    """
+
+    subtargets: Tensor | None = None
+
+    def __init__(self, dataset: Dataset[Any], num_workers: int = 0) -> None:
+        self.dataset, self.num_workers = dataset, num_workers
+        self.targets = torch.tensor([_pair(dataset, i)[1] for i in range(_length(dataset))], dtype=torch.int64)
+
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Images (n, C, H, W) of each batch of positions, in order."""
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=[batch.tolist() for batch in batches],
+            num_workers=self.num_workers,
+            collate_fn=_images,
+        )
+        return iter(loader)
+
+
+class JoinedSource:
+    """Sources one after another, as one.
+
+    Args:
+        parts: at least one source.
+    """
+
+    subtargets: Tensor | None = None
+
+    def __init__(self, parts: Sequence[Source]) -> None:
+        self.parts = parts
+        self.targets = torch.cat([part.targets for part in parts])
+        self.starts = torch.tensor([0, *(len(part.targets) for part in parts)]).cumsum(0)
+
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Images (n, C, H, W) of each batch of positions, in order."""
+        owners = [torch.bucketize(batch, self.starts, right=True) - 1 for batch in batches]
+        streams = [
+            part.stream([b[o == k] - self.starts[k] for b, o in zip(batches, owners, strict=True) if (o == k).any()])
+            for k, part in enumerate(self.parts)
+        ]
+        for batch, owner in zip(batches, owners, strict=True):
+            pieces = {k: next(streams[k]) for k in owner.unique().tolist()}
+            first = next(iter(pieces.values()))
+            images = first.new_empty(len(batch), *first.shape[1:])
+            for k, piece in pieces.items():
+                images[owner == k] = piece
+            yield images
+
+
+def as_source(dataset: Dataset[Any], num_workers: int = 0) -> Source:
+    """The quickest source for a dataset: its tensors where it holds them, else one that reads item by item."""
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        return MemorySource(dataset.tensors[0], dataset.tensors[1].to(torch.int64))
+    return DatasetSource(dataset, num_workers)
+
+
+def _length(dataset: Dataset[Any]) -> int:
+    length = getattr(dataset, "__len__", None)
+    if length is None:
+        raise DataError(f"Expected a map-style Dataset with a length, got {type(dataset).__name__}.")
+    return int(length())
+
+
+def _pair(dataset: Dataset[Any], index: int) -> tuple[Tensor, int]:
+    item = dataset[index]
+    if not (isinstance(item, (tuple, list)) and len(item) >= 2 and isinstance(item[0], Tensor) and item[0].dim() == 3):
+        raise DataError(
+            f"Expected item {index} of the dataset to be (image tensor (C, H, W), class), got {type(item).__name__}; "
+            "convert images with a transform such as torchvision.transforms.v2.ToImage."
+        )
+    return item[0], int(item[1])
+
+
+def _images(items: list[Any]) -> Tensor:
+    return torch.stack([item[0] for item in items])
