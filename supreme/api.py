@@ -212,12 +212,15 @@ def make_method(
     return chosen(original, **arguments)
 
 
-def make_metric(metric: str | EvaluationMetric, seed: int = 0) -> EvaluationMetric:
+def make_metric(
+    metric: str | EvaluationMetric, seed: int = 0, arguments: Mapping[str, Any] | None = None
+) -> EvaluationMetric:
     """A metric from its name or dotted path; an instance comes back as it is.
 
     Args:
         metric: which metric.
         seed: evaluation seed, for metrics that take one.
+        arguments: the metric's own arguments.
 
     Raises:
         UnknownNameError: if there is no such metric.
@@ -228,8 +231,10 @@ def make_metric(metric: str | EvaluationMetric, seed: int = 0) -> EvaluationMetr
     chosen = load(resolve("metrics", metric))
     if not (isinstance(chosen, type) and issubclass(chosen, EvaluationMetric)):
         raise ConfigError(f"Expected an EvaluationMetric, got {chosen!r}; subclass supreme.metrics.EvaluationMetric.")
+    given = dict(arguments or {})
+    check_arguments(chosen, given)
     takes_seed = "seed" in inspect.signature(chosen).parameters
-    return chosen(seed=seed) if takes_seed else chosen()
+    return chosen(**{"seed": seed, **given} if takes_seed else given)
 
 
 def check_arguments(component: type, arguments: Mapping[str, Any]) -> None:

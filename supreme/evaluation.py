@@ -1,6 +1,6 @@
 """Evaluation: one forward pass per model and image, and every metric from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -67,7 +67,7 @@ class Outputs(NamedTuple):
 
 
 class _OutputTable(Table):
-    """Rows (part, index, target, logits) of all ranks."""
+    """Rows (part, index, target, logits) of all ranks, float64 (n, 3 + K)."""
 
     key = "outputs"
 
@@ -76,7 +76,7 @@ class _OutputTable(Table):
 
     def compute(self) -> Any:
         rows = self._rows()
-        return Outputs(rows.part, rows.index, rows.values[:, 0].long(), rows.values[:, 1:])
+        return torch.cat([rows.part[:, None], rows.index[:, None], rows.values], dim=1)
 
 
 class Evaluation(DistributedModule):
@@ -95,6 +95,7 @@ class Evaluation(DistributedModule):
         metrics: what to compute; None takes all.
         random: whether the samples to forget were drawn at random (D'_f = D_f, D'_r = whole = D').
         seed: evaluation seed s_e.
+        parts: names of :data:`supreme.batch.PARTS` on which M_u is forwarded whether or not a metric needs it.
 
     Differs from the published code in: every model is in evaluation mode (published: only M_u is); each value is a
     sum over samples (published: means of batch means); one forward pass serves all metrics.
@@ -112,6 +113,7 @@ class Evaluation(DistributedModule):
         metrics: Sequence[EvaluationMetric] | None = None,
         random: bool = False,
         seed: int = 0,
+        parts: Collection[str] = (),
     ) -> None:
         super().__init__()
         chosen = default_metrics(seed) if metrics is None else list(metrics)
@@ -125,6 +127,9 @@ class Evaluation(DistributedModule):
         self.scores: dict[str, float] = {}
         self.outputs: dict[str, Outputs] = {}
         self._needed = {name: self.suite.parts(name) for name in ("unlearned", *self.frozen_names)}
+        self._needed["unlearned"] |= frozenset(parts)
+        if self._needed["retrained"]:
+            self._needed["retrained"] |= self.suite.parts("unlearned")  # M_r's own values, for the gaps
         self._tables = nn.ModuleDict()
 
     @property
@@ -157,16 +162,23 @@ class Evaluation(DistributedModule):
         models: dict[str, nn.Module] = {"unlearned_model": self.model}
         if self.retrained is not None:
             models["retrained_model"] = self.retrained.model
-        self.suite.update_models(models)
-        self.scores = self.suite.compute()
-        self.outputs = {name: table.compute() for name, table in self._tables.items()}  # type: ignore[operator]
-        if "retrained" in self.outputs:
+        if self.suite.copies:
+            self.suite.update_models(models)
+            self.scores = self.suite.compute()
+        self.outputs = {name: self._rows(table) for name, table in self._tables.items()}
+        if "retrained" in self.outputs and self.scores:
             reference = self.reference_suite.compute()
             shared = [key for key in self.scores if key in reference and key in self.suite.gap_keys]
             self.scores |= {f"{key}_gap": self.scores[key] - reference[key] for key in shared}
 
     def configure_optimizers(self) -> None:
         """Nothing is trained."""
+
+    def _rows(self, table: Any) -> Outputs:
+        rows: Tensor = table.compute().reshape(-1, 2 + table.width)
+        double = any(p.dtype == torch.float64 for p in self.model.parameters())
+        logits = rows[:, 3:] if double else rows[:, 3:].float()
+        return Outputs(rows[:, 0].long(), rows[:, 1].long(), rows[:, 2].long(), logits.contiguous())
 
     def _logits(self, name: str, batch: EvaluationBatch) -> Tensor | None:
         if name in self.given:
@@ -179,6 +191,7 @@ class Evaluation(DistributedModule):
 
     def _keep(self, name: str, columns: Mapping[str, Tensor], logits: Tensor) -> None:
         if name not in self._tables:
-            self._tables[name] = _OutputTable(width=1 + logits.shape[1]).to(self.device)
-        values = torch.cat([columns["target"][:, None].to(logits.dtype), logits], dim=1)
-        self._tables[name].update(columns["part"], columns["index"], values)  # type: ignore[operator]
+            self._tables[name] = _OutputTable(1 + logits.shape[1]).to(self.device)
+        table = self._tables[name]
+        target, wide = (value.to(table.device).double() for value in (columns["target"][:, None], logits))
+        table.update(columns["part"], columns["index"], torch.cat([target, wide], dim=1))  # type: ignore[operator]

@@ -8,66 +8,15 @@ and the bootstrap only. Every draw is keyed by (seed, purpose, pass, sample), ne
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from supreme.errors import ConfigError
-
 _MASK_63 = (1 << 63) - 1
-
-
-class Seeds(NamedTuple):
-    """The seeds of one run: training ``s_t``, unlearning ``s_u``, evaluation ``s_e``."""
-
-    training: int
-    unlearning: int
-    evaluation: int
-
-
-def seed_grid(training: Sequence[int], unlearning: int = 1, evaluation: int = 1) -> list[Seeds]:
-    """All seed triples of a study with I training seeds, J unlearning and K evaluation seeds each.
-
-    With J = K = 1 the seeds are matched (``s_t = s_u = s_e``), otherwise ``s_u = 1000 s_t + j`` and
-    ``s_e = 1000 s_u + k``.
-
-    Args:
-        training: the I training seeds, distinct and not negative.
-        unlearning: J, the number of unlearning seeds per training seed, 1 to 1000.
-        evaluation: K, the number of evaluation seeds per unlearning seed, 1 to 1000.
-
-    Raises:
-        ConfigError: if a count is outside its range or two stages would share a seed.
-
-    Example:
-        >>> seed_grid([260])
-        [Seeds(training=260, unlearning=260, evaluation=260)]
-        >>> seed_grid([7], unlearning=2)[1]
-        Seeds(training=7, unlearning=7001, evaluation=7001000)
-    """
-    if not training or len(set(training)) != len(training) or min(training) < 0:
-        raise ConfigError(f"Expected distinct training seeds >= 0, got {list(training)}; list each seed once.")
-    for name, count in (("unlearning", unlearning), ("evaluation", evaluation)):
-        if not 1 <= count <= 1000:
-            raise ConfigError(f"Expected 1 to 1000 {name} seeds per cell, got {count}.")
-    if unlearning == 1 and evaluation == 1:
-        return [Seeds(s, s, s) for s in training]
-    grid = [
-        Seeds(s_t, s_u, 1000 * s_u + k)
-        for s_t in training
-        for s_u in (1000 * s_t + j for j in range(unlearning))
-        for k in range(evaluation)
-    ]
-    for stage in (set(training), {s.unlearning for s in grid}, {s.evaluation for s in grid}):
-        others = {s for g in grid for s in g} - stage
-        if stage & others or len({s.evaluation for s in grid}) != len(grid):
-            raise ConfigError(f"Training seeds {list(training)} make two stages share a seed; choose larger ones.")
-    return grid
 
 
 def derive(*parts: object) -> int:

@@ -107,6 +107,7 @@ def _opening(trainer: Any, module: LightningModule, stage: str) -> dict[str, Any
         "error": None,
         "stage": plain(stage),
         "module": describe(module),
+        "network": plain(getattr(module, "model", None)),
         "datamodule": None if datamodule is None else describe(datamodule),
         "trainer": {name: plain(getattr(trainer, name, None)) for name in _SETTINGS},
         "config": _command_line(trainer),

@@ -1,6 +1,7 @@
 """CIFAR-10, CIFAR-100 and CIFAR-20 (CIFAR-100 with its 20 super-classes), from the official archives."""
 
 import importlib
+from http.client import HTTPException
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from supreme.datasets.base import Allocate, Content, Images, data_root
 from supreme.datasets.lock import locked
 from supreme.datasets.store import StoredDataset
-from supreme.errors import DataError
+from supreme.errors import DataError, OutputError
 from supreme.transforms.augment import Augment
 
 # Super-class of each of the 100 fine classes, in the order of the official archive.
@@ -68,7 +69,9 @@ class CIFAR10(StoredDataset):
         try:
             with locked(root / f"{official.filename}.lock"):
                 return reader(str(root), train=True, download=True), reader(str(root), train=False)
-        except (OSError, RuntimeError, EOFError) as error:
+        except OutputError:
+            raise
+        except (OSError, RuntimeError, EOFError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise DataError(
                 f"Cannot download or read {self.name} ({reason}); fetch {official.url} and place {official.filename} "

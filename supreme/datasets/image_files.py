@@ -6,7 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -79,7 +79,7 @@ def _list_folder(path: Path) -> Listing:
     files: list[ImageFile] = []
     folders: set[str] = set()
     seen: set[str] = set()
-    for place, below, names in os.walk(path, followlinks=True):
+    for place, below, names in os.walk(path, onerror=_unlisted, followlinks=True):
         real = os.path.realpath(place)
         below[:] = [] if real in seen else sorted(name for name in below if not _hidden(name))
         if real in seen:
@@ -88,19 +88,31 @@ def _list_folder(path: Path) -> Listing:
         here = Path(place)
         if here != path:
             folders.add(here.relative_to(path).as_posix())
-        for name in names:
-            if _is_image(name):
-                status = (here / name).stat()
-                relative = (here / name).relative_to(path).as_posix()
-                files.append(ImageFile(relative, status.st_size, status.st_mtime_ns))
+        files += [_examine(here / name, path) for name in names if _is_image(name) and not _hidden(name)]
     return Listing(sorted(files), folders)
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"Cannot list the folder {error.filename} ({error.strerror}); make it readable or remove it.")
+
+
+def _examine(file: Path, path: Path) -> ImageFile:
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise _unreadable(str(file), error) from error
+    return ImageFile(file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns)
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    return DataError(f"Cannot read the image {name} ({error}); repair or remove it.")
 
 
 def _list_archive(archive: zipfile.ZipFile, path: Path) -> Listing:
     files: list[ImageFile] = []
     folders: set[str] = set()
     for entry in archive.infolist():
-        parts = PurePosixPath(entry.filename).parts
+        parts = entry.filename.rstrip("/").split("/")
         if ".." in parts or entry.filename.startswith("/") or "\\" in entry.filename or ":" in entry.filename:
             raise DataError(f"The archive {path} has the unsafe name '{entry.filename}'; make it again without it.")
         if any(map(_hidden, parts)):
@@ -124,7 +136,8 @@ def _endings() -> frozenset[str]:
 
 
 def _is_image(name: str) -> bool:
-    return not _hidden(PurePosixPath(name).name) and PurePosixPath(name).suffix.lower() in _endings()
+    stem, _, ending = name.rpartition("/")[2].rpartition(".")
+    return bool(stem) and f".{ending.lower()}" in _endings()
 
 
 def by_class(listing: Listing, where: str) -> tuple[tuple[str, ...], dict[str, Labelled]]:
@@ -193,12 +206,17 @@ def _label(group: dict[str, list[str]], classes: tuple[str, ...]) -> Labelled:
 
 @contextlib.contextmanager
 def opener(path: Path) -> Iterator[Callable[[str], bytes]]:
-    """Reader of the bytes of a listed file; it may be used by many threads."""
-    if path.is_dir():
-        yield lambda name: (path / name).read_bytes()
-    else:
-        with zipfile.ZipFile(path) as archive:
-            yield archive.read
+    """Reader of the bytes of a listed file; it may be used by many threads and names a file that it cannot read."""
+    with contextlib.ExitStack() as stack:
+        archive = None if path.is_dir() else stack.enter_context(zipfile.ZipFile(path))
+
+        def fetch(name: str) -> bytes:
+            try:
+                return (path / name).read_bytes() if archive is None else archive.read(name)
+            except Exception as error:
+                raise _unreadable(str(path / name), error) from error
+
+        yield fetch
 
 
 def is_grey(data: bytes, name: str) -> bool:
@@ -211,7 +229,7 @@ def is_grey(data: bytes, name: str) -> bool:
         with Image.open(io.BytesIO(data)) as image:
             return image.mode in _GREY_MODES
     except Exception as error:
-        raise DataError(f"Cannot read the image {name} ({error}); repair or remove it.") from error
+        raise _unreadable(name, error) from error
 
 
 def decode(data: bytes, name: str, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
@@ -239,7 +257,7 @@ def decode(data: bytes, name: str, size: tuple[int, int], channels: int) -> NDAr
             plain = _eight_bit(image).convert("L" if channels == 1 else "RGB")
             pixels = np.asarray(plain.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     except Exception as error:
-        raise DataError(f"Cannot read the image {name} ({error}); repair or remove it.") from error
+        raise _unreadable(name, error) from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 

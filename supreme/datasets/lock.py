@@ -1,9 +1,11 @@
-"""A lock file that works on shared file systems: exclusive creation, a heartbeat, and stale locks taken over."""
+"""Work that one process does for all: a lock file that works on shared file systems, and folders built once."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
@@ -21,6 +23,7 @@ STALE_S = 120.0  # longer than the minute for which NFS may show an old modifica
 _BEAT_S = 10.0
 _POLL_S = 0.05
 _PATIENCE_S = 5.0
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +71,37 @@ def locked(path: Path, unless: Callable[[], bool] = lambda: False, stale_s: floa
         beat.join()
         if _owner(path).get("token") == token:
             path.unlink(missing_ok=True)
+
+
+def build_once(folder: Path, build: Callable[[Path], None]) -> None:
+    """Make a folder exist: built by one process in a temporary place, then renamed.
+
+    Args:
+        folder: the folder that is wanted.
+        build: fills an empty folder given to it.
+
+    Raises:
+        OutputError: if the place cannot be written or the disk is full.
+    """
+    with locked(folder.with_name(folder.name + ".lock"), unless=folder.is_dir) as held:
+        if not held or folder.is_dir():
+            return
+        for left in folder.parent.glob(f"{folder.name}.*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            part.mkdir()
+            build(part)
+            _publish(part, folder)
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            raise OutputError(
+                f"Cannot write the image store {folder}: {error.strerror}; free space there or set SUPREME_DATA or "
+                f"the dataset's root to another folder."
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _acquire(path: Path, token: str, unless: Callable[[], bool], stale_s: float) -> bool:
@@ -154,3 +188,15 @@ def _beat(path: Path, stop: threading.Event) -> None:
     while not stop.wait(_BEAT_S):
         with contextlib.suppress(OSError):
             os.utime(path)
+
+
+def _publish(part: Path, folder: Path) -> None:
+    """Bring every byte to disk, then rename; another process may have been faster."""
+    for file in part.iterdir():
+        with file.open("r+b") as handle:
+            os.fsync(handle.fileno())
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

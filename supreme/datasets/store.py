@@ -4,10 +4,7 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from abc import abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from supreme.datasets.base import Content, ImageDataset, Images, Prepared, data_root, summarise
-from supreme.datasets.lock import locked
-from supreme.errors import DataError, OutputError
+from supreme.datasets.lock import build_once
+from supreme.errors import DataError
 
 _FORMAT = 1
 _ABOUT = "about.json"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class StoredDataset(ImageDataset):
@@ -46,37 +42,6 @@ class StoredDataset(ImageDataset):
     def _build(self, folder: Path) -> None:
         content = self.read(lambda split, shape: _map(folder / f"{split}_images.npy", shape))
         write_store(folder, summarise(content, self.name), {"dataset": self.name, "config": self.config()})
-
-
-def build_once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Make a folder exist: built by one process in a temporary place, then renamed.
-
-    Args:
-        folder: the folder that is wanted.
-        build: fills an empty folder given to it.
-
-    Raises:
-        OutputError: if the place cannot be written or the disk is full.
-    """
-    with locked(folder.with_name(folder.name + ".lock"), unless=folder.is_dir) as held:
-        if not held or folder.is_dir():
-            return
-        for left in folder.parent.glob(f"{folder.name}.*.part"):
-            shutil.rmtree(left, ignore_errors=True)
-        part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            part.mkdir()
-            build(part)
-            _publish(part, folder)
-        except OSError as error:
-            if error.errno not in _NO_SPACE + _NO_ACCESS:
-                raise
-            raise OutputError(
-                f"Cannot write the image store {folder}: {error.strerror}; free space there or set SUPREME_DATA or "
-                f"the dataset's root to another folder."
-            ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def write_store(folder: Path, prepared: Prepared, about: dict[str, Any]) -> None:
@@ -146,15 +111,3 @@ def _map(file: Path, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
                 if error.errno in _NO_SPACE:  # other errors: a file system that cannot reserve space
                     raise
     return array
-
-
-def _publish(part: Path, folder: Path) -> None:
-    """Bring every byte to disk, then rename; another process may have been faster."""
-    for file in part.iterdir():
-        with file.open("r+b") as handle:
-            os.fsync(handle.fileno())
-    try:
-        part.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise

@@ -10,8 +10,8 @@ from supreme.experiment.stage import Choice, Kind, Stage
 
 # What executes a stage beside the plan's own components: a change in it makes the stage's results stale.
 SOURCES: Mapping[Kind, tuple[str, ...]] = {
-    "train": ("supreme.classifier", "supreme.scenarios.base"),
-    "unlearn": ("supreme.callbacks.procedure",),
+    "train": ("supreme.classifier", "supreme.scenarios.whole_dataset"),
+    "unlearn": ("supreme.callbacks.time", "supreme.callbacks.memory", "supreme.callbacks.utilisation"),
     "outputs": ("supreme.evaluation",),
     "evaluate": ("supreme.evaluation", "supreme.metrics.suite"),
 }

@@ -14,13 +14,11 @@ class Costs:
     """Estimates of the seconds that stages take.
 
     Example:
-        >>> costs = Costs()
-        >>> stage = Stage("train", {})
-        >>> costs.known([stage])
-        False
+        >>> costs, stage = Costs(), Stage("train", {})
+        >>> costs.left({"train": 4}, workers=2)
         >>> costs.observe(stage, 3.0)
-        >>> costs.known([stage]), costs.estimate(stage)
-        (True, 3.0)
+        >>> costs.estimate(stage), costs.left({"train": 4}, workers=2)
+        (3.0, 6.0)
     """
 
     def __init__(self) -> None:
@@ -34,22 +32,28 @@ class Costs:
 
     def observe(self, stage: Stage, seconds: float) -> None:
         """Note how long a stage took."""
-        for name in (stage.group, stage.kind):
+        for name in {stage.group, stage.kind}:
             self._seen.setdefault(name, []).append(seconds)
-
-    def known(self, stages: Iterable[Stage]) -> bool:
-        """Whether a stage of each kind has been seen, so that estimates mean something."""
-        return all(stage.kind in self._seen for stage in stages)
 
     def estimate(self, stage: Stage) -> float:
         """Seconds that a stage will take: the median of its group, else of its kind, else a guess."""
-        seen = self._seen.get(stage.group) or self._seen.get(stage.kind)
-        return statistics.median(seen) if seen else _GUESS_S[stage.kind]
+        return self._median(stage.group) or _GUESS_S[stage.kind]
 
-    def left(self, stages: Iterable[Stage], workers: int) -> float | None:
-        """Seconds until all stages are done by so many workers; None when too little is known."""
-        open_stages = list(stages)
-        if not self.known(open_stages):
-            return None
-        costs = [self.estimate(stage) for stage in open_stages]
-        return max(sum(costs) / workers, max(costs, default=0.0))
+    def left(self, groups: Mapping[str, int], workers: int) -> float | None:
+        """Seconds until so many stages of each group are done; None while a kind of stage was never seen.
+
+        Args:
+            groups: group of stages -> how many are to be done.
+            workers: how many at a time.
+        """
+        total, longest = 0.0, 0.0
+        for group, count in groups.items():
+            seconds = self._median(group) if count else 0.0
+            if seconds is None:
+                return None
+            total, longest = total + count * seconds, max(longest, seconds)
+        return max(total / workers, longest)
+
+    def _median(self, group: str) -> float | None:
+        seen = self._seen.get(group) or self._seen.get(group.partition(" ")[0])
+        return statistics.median(seen) if seen else None

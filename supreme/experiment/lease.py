@@ -94,6 +94,11 @@ class Leases:
         holders = {key: self._live(self.file(key, latest[key]), time.time()) for key in sorted(latest)}
         return {key: holder for key, holder in holders.items() if holder is not None}
 
+    def release_all(self) -> None:
+        """Release every lease that this process holds."""
+        for lease in list(self._held):
+            lease.release()
+
     def drop(self, lease: Lease) -> None:
         """Stop renewing a lease; the renewing thread ends with the last one."""
         with self._lock:

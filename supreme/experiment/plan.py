@@ -62,8 +62,8 @@ class Run:
     training_seed: int
     unlearning_seed: int
     evaluation_seed: int
-    config: Mapping[str, Any] = field(repr=False)
-    stage: Stage = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False, compare=False)
+    stage: Stage = field(repr=False, compare=False)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def publish(store: Store, run: Run) -> None:
         write_json(record_path(store, run), {**_head(run), **outcome})
 
 
-def publish_failure(store: Store, run: Run, failed: Stage, failure: Mapping[str, Any]) -> str:
+def publish_failure(store: Store, run: Run, failed: Stage, failure: Mapping[str, Any]) -> None:
     """Write that a run failed, because of one of its stages.
 
     Args:
@@ -38,17 +38,17 @@ def publish_failure(store: Store, run: Run, failed: Stage, failure: Mapping[str,
         run: the run.
         failed: the stage that failed.
         failure: what :meth:`Store.failure` says of it.
-
-    Returns:
-        The reason in one sentence.
     """
-    reason = str(failure["message"])
-    if failed != run.stage:
-        reason = f"blocked: '{failed.label}' failed: {reason}"
+    reason = why(run, failed, failure)
     error = {"type": failure["type"], "message": reason, "traceback": failure["traceback"]}
     outcome = {"status": "failed", "error": error, "metrics": {}, "finished": failure["finished"]}
     write_json(record_path(store, run), {**_head(run), **outcome})
-    return reason
+
+
+def why(run: Run, failed: Stage, failure: Mapping[str, Any]) -> str:
+    """Why a run has no result, in one sentence."""
+    reason = str(failure["message"])
+    return reason if failed == run.stage else f"'{failed.label}' failed: {reason}"
 
 
 def withdraw(store: Store, run: Run) -> None:

@@ -73,7 +73,7 @@ class Stage:
     def __hash__(self) -> int:
         return hash(self.key)
 
-    @property
+    @cached_property
     def group(self) -> str:
         """Stages of one group take about the same time: what they do, to which network, on which data."""
         names = ("dataset", "network", "method")

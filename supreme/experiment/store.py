@@ -24,6 +24,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from supreme.errors import OutputError, SupremeError
 from supreme.experiment.environment import hardware, versions
 from supreme.experiment.lease import Leases, host_name, process_lives
@@ -53,7 +55,7 @@ class Store:
         self._began: dict[str, float] = {}
 
     def open(self) -> "Store":
-        """Make the folders, and remove what killed processes of this host left half-written.
+        """Make the folders, and :meth:`sweep`.
 
         Raises:
             OutputError: if that is not possible; nothing has been written then.
@@ -67,17 +69,32 @@ class Store:
         except OSError as exc:
             reason = exc.strerror or exc
             raise OutputError(f"Cannot write results to '{self.root}': {reason}; choose another output.") from exc
+        self.sweep()
+        return self
+
+    def sweep(self) -> None:
+        """Remove what killed processes of this host left half-written."""
         for folder in self.root.glob("stages/*/.*.*.*"):
             _, _, host, pid, *_ = folder.name.split(".")
             if host == _host_digest() and pid.isdigit() and not process_lives(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
-        return self
 
     @property
     def contended(self) -> bool:
         """Whether stages share this machine: several workers, or leases of another process."""
         here = [holder for holder in self.leases.active().values() if holder["host"] == host_name()]
         return self.workers > 1 or len(here) > 1
+
+    def save_plan(self, name: str, content: Mapping[str, Any]) -> None:
+        """Keep a plan beside its results, so that the folder alone tells its state."""
+        path = self.root / "plans" / f"{name}.yaml"
+        text = yaml.safe_dump({**content, "name": name}, sort_keys=False)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            _write_text(path, text)
+
+    def plans(self) -> list[Path]:
+        """The plans that were run here."""
+        return sorted((self.root / "plans").glob("*.yaml"))
 
     # --- results
 
@@ -86,8 +103,9 @@ class Store:
         return self.root / "stages" / stage.kind / stage.key
 
     def has(self, stage: Stage) -> bool:
-        """Whether a stage's result is there."""
-        return (self.path(stage) / STAGE_FILE).is_file()
+        """Whether a stage's result is there, and whole."""
+        folder = self.path(stage)
+        return (folder / STAGE_FILE).is_file() and (stage.kind != "evaluate" or (folder / RESULT_FILE).is_file())
 
     def begin(self, stage: Stage) -> None:
         """Start the clock of a stage; :meth:`commit` stops it."""
@@ -115,7 +133,8 @@ class Store:
                 temporary.mkdir(parents=True)
             extra = dict(writer(temporary) or {})
             with _output_errors(temporary):
-                _write_json(temporary / STAGE_FILE, self._description(stage, started, extra))
+                text = _json(self._description(stage, started, extra))
+                (temporary / STAGE_FILE).write_text(text, encoding="utf-8")
                 _flush(temporary)
                 self._install(stage, temporary)
         except BaseException:
@@ -185,6 +204,10 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def failed_keys(self) -> set[str]:
+        """Keys of the stages that failed the last time."""
+        return {path.stem for path in (self.root / "failures").glob("*.json")}
+
     def failure_mark(self, stage: Stage) -> int:
         """A number that changes with every failure of a stage."""
         try:
@@ -237,17 +260,21 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
+    _write_text(path, _json(content))
+
+
+def _write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with _output_errors(path):
         try:
-            _write_json(temporary, content)
+            temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1) + "\n"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -42,7 +43,7 @@ class Crew(Protocol):
         """End at once, finished or not."""
 
 
-def perform(stage: Stage, store: Store, execute: str) -> str | None:
+def perform(stage: Stage, store: Store, execute: str) -> Outcome:
     """Execute a stage; a failure is noted in the store.
 
     Args:
@@ -51,28 +52,28 @@ def perform(stage: Stage, store: Store, execute: str) -> str | None:
         execute: dotted name of ``function(stage, store) -> None``, which commits the stage's result.
 
     Returns:
-        The reason of a failure, None when the result is there.
+        How it ended; the seconds are those of the work, without the import of the executor.
     """
+    started, reason = time.monotonic(), None
     try:
         function = load(execute)
+        started = time.monotonic()
         store.begin(stage)
         function(stage, store)
         _check(stage, store)
     except SystemExit as exc:
         if isinstance(exc.__context__, KeyboardInterrupt):  # Lightning's Trainer turns Ctrl-C into an exit
             raise KeyboardInterrupt from exc
-        return _note(stage, store, RuntimeError(f"it asked Python to exit with code {exc.code}"))
+        reason = _note(stage, store, RuntimeError(f"it asked Python to exit with code {exc.code}"))
     except Exception as exc:
-        return _note(stage, store, exc)
-    return None
+        reason = _note(stage, store, exc)
+    return Outcome(stage, reason, time.monotonic() - started)
 
 
 def _check(stage: Stage, store: Store) -> None:
     if not store.has(stage):
-        raise SupremeError(f"The executor returned without committing a result of '{stage.label}'.")
-    if stage.kind == "evaluate" and not (store.path(stage) / RESULT_FILE).is_file():
-        store.discard(stage)
-        raise SupremeError(f"The executor committed no {RESULT_FILE} for '{stage.label}'.")
+        wanted = f"a result with {RESULT_FILE}" if stage.kind == "evaluate" else "a result"
+        raise SupremeError(f"The executor returned without committing {wanted}.")
 
 
 def _note(stage: Stage, store: Store, exc: BaseException | str) -> str:
@@ -87,26 +88,25 @@ class InlineCrew:
 
     def __init__(self, store: Store, execute: str, threads: int) -> None:
         self._store, self._execute, self._threads = store, execute, threads
-        self._ended: list[Outcome] = []
+        self._given: Stage | None = None
 
     def free(self) -> int:
-        """One, until something has ended."""
-        return int(not self._ended)
+        """One, or none when a stage waits for :meth:`collect`."""
+        return int(self._given is None)
 
     def submit(self, stage: Stage) -> int:
-        """Execute a stage before returning."""
-        started = time.monotonic()
-        with _threads(self._threads):
-            reason = perform(stage, self._store, self._execute)
-        self._ended.append(Outcome(stage, reason, time.monotonic() - started))
+        """Take a stage."""
+        self._given = stage
         return 0
 
     def collect(self, timeout: float | None) -> list[Outcome]:
-        """What has ended; waits only when nothing has."""
-        if not self._ended and timeout:
-            time.sleep(timeout)
-        ended, self._ended = self._ended, []
-        return ended
+        """Execute the stage that was taken; without one, wait."""
+        if self._given is None:
+            time.sleep(timeout or 0.0)
+            return []
+        stage, self._given = self._given, None
+        with _threads(self._threads):
+            return [perform(stage, self._store, self._execute)]
 
     def stop(self) -> None:
         """Nothing runs between calls."""
@@ -141,7 +141,10 @@ class ProcessCrew:
         """Hand a stage to a free worker."""
         slot = next(number for number in range(len(self._workers)) if number not in self._busy)
         worker = self._workers[slot]
-        if worker is None or not worker.process.is_alive():
+        if worker is not None and not worker.process.is_alive():
+            worker.connection.close()
+            worker = None
+        if worker is None:
             worker = self._workers[slot] = self._start(slot)
         self._busy[slot] = stage, time.monotonic()
         with suppress(OSError):  # it died this moment: collect reports that
@@ -165,28 +168,35 @@ class ProcessCrew:
         ]
 
     def stop(self) -> None:
-        """Kill all workers and whatever they have started."""
+        """Kill the busy workers and whatever they have started; idle ones end by themselves."""
+        for slot in self._busy:
+            _kill_tree(self._process_id(slot))
         alive = [worker for worker in self._workers if worker is not None]
         for worker in alive:
-            _kill_tree(worker.process.pid)
-        for worker in alive:
-            worker.process.join(timeout=10)
             worker.connection.close()
+        for worker in alive:
+            worker.process.join(timeout=5)
+            _kill_tree(worker.process.pid if worker.process.is_alive() else None)
         self._workers, self._busy = [None] * len(self._workers), {}
+
+    def _process_id(self, slot: int) -> int | None:
+        worker = self._workers[slot]
+        return None if worker is None else worker.process.pid
 
     def _end(self, slot: int, worker: _Worker) -> Outcome:
         stage, started = self._busy.pop(slot)
         try:
             if not worker.connection.poll():
                 raise EOFError
-            reason: str | None = worker.connection.recv()
+            outcome: Outcome = worker.connection.recv()
+            return outcome
         except (EOFError, OSError):
             worker.process.join(timeout=10)
             worker.connection.close()
             self._workers[slot] = None
             text = _death(worker.process.exitcode, self._store.log(stage))
             reason = None if self._store.has(stage) else _note(stage, self._store, text)
-        return Outcome(stage, reason, time.monotonic() - started)
+            return Outcome(stage, reason, time.monotonic() - started)
 
     def _start(self, slot: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
@@ -194,15 +204,29 @@ class ProcessCrew:
         arguments = (theirs, self._store.root, self._store.workers, self._execute, self._threads)
         process = context.Process(target=_serve, args=arguments, name=f"supreme-worker-{slot}")
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if self._gpus else {}
-        with _environment({**_thread_variables(self._threads), **gpu}):
+        resource_tracker.ensure_running()  # its start would let Ctrl-C through again
+        with _environment({**_thread_variables(self._threads), **gpu}), _deaf_to_ctrl_c():
             process.start()
         theirs.close()
         return _Worker(process, ours)
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Start processes that never see the terminal's Ctrl-C; this process sees it at the end of the block."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, root: Path, workers: int, execute: str, threads: int) -> None:
     """Life of a worker process: receive stages, execute them, answer, until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_die_with_parent, daemon=True).start()
     store = Store(root, workers)
     while True:
@@ -211,8 +235,8 @@ def _serve(connection: Connection, root: Path, workers: int, execute: str, threa
         except EOFError:
             return
         with _printing_to(store.log(stage)), _threads(threads):
-            reason = perform(stage, store, execute)
-        connection.send(reason)
+            outcome = perform(stage, store, execute)
+        connection.send(outcome)
 
 
 def _die_with_parent() -> None:
@@ -226,6 +250,8 @@ def _kill_tree(pid: int | None) -> None:
     """Kill a process of ours and everything that it has started."""
     import psutil
 
+    if pid is None:
+        return
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         for victim in (*process.children(recursive=True), process):
@@ -287,7 +313,9 @@ def _threads(count: int) -> Iterator[None]:
     before = None if torch is None else torch.get_num_threads()
     if torch is not None:
         torch.set_num_threads(count)
-    with _environment(_thread_variables(count)):
-        yield
-    if torch is not None:
-        torch.set_num_threads(before)
+    try:
+        with _environment(_thread_variables(count)):
+            yield
+    finally:
+        if torch is not None:
+            torch.set_num_threads(before)

@@ -13,7 +13,6 @@ __getattr__, __dir__, __all__ = lazy(
         "LayerwiseDistance": "layerwise_distance",
         "Loss": "loss",
         "MIA": "mia",
-        "PARTS": "base",
         "SETS": "base",
         "SampleMean": "base",
         "Suite": "suite",

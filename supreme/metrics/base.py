@@ -9,9 +9,6 @@ from torchmetrics import Metric
 
 from supreme.errors import DataError, UnknownNameError
 
-PARTS = ("retain_test", "forget_test", "retain_train", "forget_train")
-"""Names of the codes 0 to 3 in a ``part`` column."""
-
 SETS = ("whole", "retain", "forget")
 """Names of the sets that a metric can be evaluated on."""
 

@@ -10,9 +10,9 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from supreme import seeding
+from supreme.batch import PARTS
 from supreme.errors import ConfigError, DataError
 from supreme.functional.membership import entropy
-from supreme.metrics.base import PARTS
 from supreme.metrics.table import Table
 
 _RETAIN_TEST, _FORGET_TEST, _RETAIN_TRAIN, _FORGET_TRAIN = range(len(PARTS))
@@ -77,7 +77,7 @@ class MIA(Table):
 
         Args:
             unlearned: float (n, K), logits.
-            part: int64 (n,), codes of ``PARTS``.
+            part: int64 (n,), positions in ``supreme.batch.PARTS``.
             index: int64 (n,), position in D or D'.
         """
         self._append(part, index, entropy(self._wide(unlearned))[:, None])

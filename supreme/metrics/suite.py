@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from supreme.batch import PARTS
 from supreme.errors import ConfigError, DataError
 from supreme.metrics.accuracy import Accuracy
 from supreme.metrics.activation_distance import ActivationDistance
-from supreme.metrics.base import PARTS, SETS, EvaluationMetric, chosen
+from supreme.metrics.base import SETS, EvaluationMetric, chosen
 from supreme.metrics.completeness import Completeness
 from supreme.metrics.js_divergence import JSDivergence
 from supreme.metrics.layerwise_distance import LayerwiseDistance
@@ -67,7 +68,7 @@ class Suite(nn.Module):
         """Give every metric its rows of a batch.
 
         Args:
-            columns: tensors of n rows each: ``part`` int64 (codes of ``PARTS``) and any of ``unlearned``,
+            columns: tensors of n rows each: ``part`` int64 (positions in ``PARTS``) and any of ``unlearned``,
                 ``retrained``, ``original``, ``incompetent`` (logits), ``target``, ``index``. Every rank gives the same
                 columns, with filler rows already removed; n may be 0.
 

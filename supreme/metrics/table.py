@@ -19,7 +19,7 @@ class Rows:
     """One row per sample, in ascending order of (part, index).
 
     Attributes:
-        part: int64 (n,), codes of ``PARTS``.
+        part: int64 (n,), positions in ``supreme.batch.PARTS``.
         index: int64 (n,), position in the training or test set.
         values: float64 (n, width).
     """

@@ -87,8 +87,8 @@ def build(spec: NetworkSpec, num_classes: int, seed: int) -> nn.Module:
 def reinitialise(network: nn.Module, seed: int) -> nn.Module:
     """A copy of a network with fresh weights; the argument is never touched.
 
-    A network made by :func:`build` is built again. Any other network is copied and every ``reset_parameters`` in it
-    is called, inner modules first.
+    A network made by :func:`build` is built again. Any other network, or one that was altered since, is copied and
+    every ``reset_parameters`` in it is called, inner modules first.
 
     Args:
         network: the network whose architecture is wanted.
@@ -105,12 +105,12 @@ def reinitialise(network: nn.Module, seed: int) -> nn.Module:
         >>> bool((reinitialise(first, 0).weight == reinitialise(first, 0).weight).all())
         True
     """
-    spec = getattr(network, "spec", None)
-    if isinstance(spec, NetworkSpec):
-        fresh = build(spec, int(vars(network)["num_classes"]), seed)
-    else:
-        fresh = _reset_copy(network, seed)
-    return _like(fresh, network)
+    spec, num_classes = getattr(network, "spec", None), getattr(network, "num_classes", None)
+    if isinstance(spec, NetworkSpec) and isinstance(num_classes, int):
+        fresh = build(spec, num_classes, seed)
+        if _shapes(fresh) == _shapes(network):
+            return _like(fresh, network)
+    return _like(_reset_copy(network, seed), network)
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -148,6 +148,10 @@ def _reset(module: nn.Module) -> None:
     reset = getattr(module, "reset_parameters", None)
     if callable(reset):
         reset()
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def _like(fresh: nn.Module, network: nn.Module) -> nn.Module:

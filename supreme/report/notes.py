@@ -15,22 +15,21 @@ LEGEND = (
 )
 
 
-def caption(runs: pd.DataFrame) -> str:
+def caption(runs: pd.DataFrame, *, target_named: bool = False) -> str:
     """What the cells of a table hold: mean and spread over which seeds and targets.
 
     Args:
         runs: the runs of the table, without those that are not applicable.
+        target_named: whether the table's title names the forget target already.
     """
     seeds = sorted(set(runs[list(SEEDS)].itertuples(index=False, name=None)))
     targets = sorted(set(runs["target"]), key=natural)
     names = listing(map(_seed, seeds), 10)
-    over = (
-        f", each seed's value being the mean over {len(targets)} forget targets ({listing(targets)})"
-        if targets[1:]
-        else ""
-    )
     if not seeds:
         return "No run of this table is applicable."
+    over = "" if target_named else f", forget target {clean(targets[0], 60)}"
+    if len(targets) > 1:
+        over = f", each seed's value being the mean over {len(targets)} forget targets ({listing(targets)})"
     if len(seeds) == 1:
         return f"Values of a single seed ({names}), hence without a spread{over}."
     return f"Mean ± sample standard deviation over {len(seeds)} seeds ({names}){over}."

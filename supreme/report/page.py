@@ -70,8 +70,9 @@ def _head(title: str, script: str) -> Markup:
 def _header(title: str, data: pd.DataFrame, tables: Sequence[Table]) -> Markup:
     live = data[~data["superseded"].astype(bool)]
     states = live["status"].value_counts()
-    facts = [f"{count} runs {clean(status).replace('_', ' ')}" for status, count in states.items()]
-    facts.append(f"{len(live[list(SEEDS)].drop_duplicates())} seeds")
+    facts = [f"{count} run{'s' * (count != 1)} {clean(status).replace('_', ' ')}" for status, count in states.items()]
+    seeds = len(live[list(SEEDS)].drop_duplicates())
+    facts.append(f"{seeds} seed{'s' * (seeds != 1)}")
     facts.append(f"last finished {clean(max(live['finished']))}")
     links = [tag("li", tag("a", table.title, href=f"#table-{place}")) for place, table in enumerate(tables)]
     return tag(

@@ -163,7 +163,7 @@ def _table(key: tuple[str, ...], runs: pd.DataFrame, everything: pd.DataFrame) -
         columns=columns,
         hidden=hidden,
         rows=rows,
-        caption=caption(counted),
+        caption=caption(counted, target_named=len(key) > 3),
         footnotes=footnotes,
         notes=table_notes(runs, everything),
     )

@@ -18,6 +18,7 @@ from supreme.datasets.digits import Digits
 from supreme.errors import ConfigError, DataError, OutputError
 from supreme.scenarios.loader import EvaluationLoader, PhaseLoader, Place
 from supreme.scenarios.source import MemorySource, Source
+from supreme.seeding import derive
 from supreme.transforms.augment import Augment
 from supreme.transforms.preprocess import Preprocess
 
@@ -187,7 +188,7 @@ class Scenario(LightningDataModule, ABC):
         image = preprocess.scale(batch.image)
         if isinstance(batch, Batch) and batch.step.augment:
             augment = self.dataset.augmentation if self._augmentation is None else self._augmentation
-            image = augment(image, seed, batch.step.epoch, batch.index)
+            image = augment(image, derive(seed, "augment"), batch.step.epoch, batch.index)
         return preprocess.normalise(image)
 
     def _source(self, part: str) -> Source:

@@ -1,7 +1,7 @@
 """Loaders that serve global batches: the same samples in the same batches on any number of devices.
 
 They are plain iterables, not torch DataLoaders, so Lightning neither replaces their sampler nor pads them. Lightning
-calls ``set_epoch`` on a loader's ``sampler``, which is the loader itself.
+calls ``set_epoch`` on a training loader's ``sampler``, which is the loader itself.
 """
 
 import math
@@ -178,7 +178,6 @@ class EvaluationLoader:
 
     def __init__(self, parts: Mapping[str, tuple[Source, Tensor]], batch_size: int, place: Place) -> None:
         self.parts, self.batch_size, self.place = dict(parts), batch_size, place
-        self.sampler = self
 
     def __len__(self) -> int:
         """Number of global batches."""

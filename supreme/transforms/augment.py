@@ -20,6 +20,9 @@ class Augment:
     zero fill, centre of the image) give one sample after the other. The draws depend on (seed, epoch, sample index)
     only, so the batch, its order and the device make no difference. Without arguments nothing is changed.
 
+    Differs from the published code in: a draw belongs to its sample and not to the loader's process that happens to
+    read it. The distribution is the same.
+
     Args:
         crop_padding: pixels of zeros added on every side before the crop back to the image's own size; the offset is
             uniform over the ``2 * crop_padding + 1`` positions in each direction.

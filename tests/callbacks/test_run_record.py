@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from torch import nn
 
 from supreme.callbacks import ElapsedTime, PeakMemory, RunRecord, Utilisation, git_commit, hardware, versions
 from supreme.callbacks.run_record import write_json
@@ -59,8 +60,11 @@ def test_record_of_a_run(kit, tmp_path, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "260")
     callbacks = [RunRecord(tmp_path), ElapsedTime(), PeakMemory(), Utilisation(), Energy()]
     trainer = Trainer(**{**kit.QUIET, "limit_val_batches": 0}, max_epochs=2, callbacks=callbacks)
-    trainer.fit(module(kit), datamodule=Data(kit))
+    net = module(kit)
+    net.model = nn.ReLU()
+    trainer.fit(net, datamodule=Data(kit))
     record = read(tmp_path)
+    assert record["network"] == {"class_path": "torch.nn.modules.activation.ReLU"}
     assert (record["schema"], record["status"], record["error"], record["stage"]) == (1, "done", None, "fit")
     assert record["module"]["class_path"].endswith("Net")
     assert record["datamodule"]["init_args"]["batch_size"] == 3

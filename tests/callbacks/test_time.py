@@ -274,11 +274,11 @@ def test_after_an_exception_the_device_is_not_waited_for(kit, clock, monkeypatch
 
 def test_real_seconds(kit, tmp_path):
     """With real sleeps: the edit of the last batch is inside, validation and checkpoints are not."""
-    timer, disk = ElapsedTime(), SlowDisk(time.sleep, 0.4)
+    timer, disk = ElapsedTime(), SlowDisk(time.sleep, 0.2)
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1)
-    net = kit.Net(time.sleep, {"last": 0.3, "validation_step": 0.4, "on_validation_end": 0.4})
+    net = kit.Net(time.sleep, {"last": 0.2, "validation_step": 0.2, "on_validation_end": 0.2})
     kit.fit(net, timer, saver, enable_checkpointing=True, plugins=[disk])
-    assert 0.3 <= timer.time_s < 0.3 + 0.35
+    assert 0.2 <= timer.time_s < 0.2 + 0.35
 
 
 def _slow_rank(rank, kit, slow):

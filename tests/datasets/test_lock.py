@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from supreme.datasets import lock
-from supreme.datasets.lock import locked
+from supreme.datasets.lock import build_once, locked
 from supreme.errors import OutputError
 
 
@@ -78,10 +79,12 @@ def test_a_waiting_process_stops_when_there_is_nothing_left_to_do(tmp_path):
 def test_a_process_that_was_killed_leaves_no_lock_behind(tmp_path):
     path = tmp_path / "a.lock"
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom supreme.datasets.lock import locked\n"
+        "import os, sys\nfrom pathlib import Path\nfrom supreme.datasets.lock import build_once, locked\n"
         "with locked(Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(path)], check=False, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    subprocess.run(
+        [sys.executable, "-c", code, str(path)], check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
     assert path.exists()
     start = time.monotonic()
     with locked(path) as held:
@@ -147,3 +150,32 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         locked(tmp_path / "file" / "below" / "a.lock"),
     ):
         pass
+
+
+def test_another_process_may_have_been_faster(tmp_path):
+    def build(part):
+        (part / "mine").write_text("")
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store" / "theirs").write_text("")
+
+    build_once(tmp_path / "store", build)
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["theirs"]
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name or "lock" in path.name] == []
+
+
+def test_many_processes_build_once(tmp_path):
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom supreme.datasets.lock import build_once\n"
+        "def build(part):\n"
+        "    Path(sys.argv[1], f'built-{os.getpid()}').write_text('')\n"
+        "    time.sleep(0.5)\n"
+        "    (part / 'whole').write_text('yes')\n"
+        "build_once(Path(sys.argv[1]) / 'store', build)\n"
+        "assert (Path(sys.argv[1]) / 'store' / 'whole').read_text() == 'yes'\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment) for _ in range(4)]
+    assert [process.wait(60) for process in running] == [0] * 4
+    assert len(list(tmp_path.glob("built-*"))) == 1
+    assert not list(tmp_path.glob("*.lock"))

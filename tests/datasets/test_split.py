@@ -50,5 +50,5 @@ def test_a_share_outside_zero_to_one_is_refused(fraction):
 
 
 def test_a_class_of_one_image_cannot_be_split():
-    with pytest.raises(DataError, match="at least 2 images of class 'b'.*got 1"):
+    with pytest.raises(DataError, match=r"at least 2 images of class 'b'.*got 1"):
         stratified_split(torch.tensor([0, 0, 1]), ("a", "b"), 0.2, seed=0)

@@ -15,7 +15,7 @@ from supreme.errors import DataError, UnknownNameError
 from supreme.metrics import base, default_metrics
 from supreme.metrics.accuracy import Accuracy
 from supreme.metrics.activation_distance import ActivationDistance
-from supreme.metrics.base import PARTS, SETS, EvaluationMetric, SampleMean
+from supreme.metrics.base import SETS, EvaluationMetric, SampleMean
 from supreme.metrics.completeness import Completeness
 from supreme.metrics.js_divergence import JSDivergence
 from supreme.metrics.loss import Loss
@@ -68,10 +68,6 @@ def test_declarations(metric):
     assert metric.is_differentiable is False
     assert metric.full_state_update is False
     assert type(metric).paper == "" or "arXiv" in type(metric).paper
-
-
-def test_parts_are_the_codes_of_the_contract():
-    assert PARTS == ("retain_test", "forget_test", "retain_train", "forget_train")
 
 
 def test_every_metric_file_is_listed_and_tested_here():

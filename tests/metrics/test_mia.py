@@ -7,8 +7,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from supreme.batch import PARTS
 from supreme.errors import ConfigError, DataError
-from supreme.metrics.base import PARTS
 from supreme.metrics.mia import MIA
 
 

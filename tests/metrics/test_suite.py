@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from supreme.batch import PARTS
 from supreme.errors import ConfigError, DataError, UnknownNameError
 from supreme.metrics import Suite, default_metrics
 from supreme.metrics.accuracy import Accuracy
-from supreme.metrics.base import PARTS, SampleMean
+from supreme.metrics.base import SampleMean
 from supreme.metrics.completeness import Completeness
 from supreme.metrics.layerwise_distance import LayerwiseDistance
 from supreme.metrics.loss import Loss
@@ -164,6 +165,15 @@ def test_reset_forgets_all_rows():
     fresh = Suite([Accuracy(), MIA()])
     fresh.update(columns(seed=2))
     assert suite.compute() == fresh.compute()
+
+
+@pytest.mark.parametrize(("random", "sets"), [(False, TARGETED), (True, RANDOM)])
+def test_parts_that_a_column_is_read_in(random, sets):
+    suite = Suite(random=random)
+    assert suite.parts("unlearned") == suite.parts("index") == set(PARTS)
+    assert suite.parts("retrained") == {part for place in sets.values() for part in place}
+    assert suite.parts("incompetent") == suite.parts("original") == set(sets["forget"])
+    assert Suite([Accuracy()]).parts("retrained") == set()
 
 
 def test_it_works_inside_and_outside_of_inference_mode():

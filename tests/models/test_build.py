@@ -235,6 +235,14 @@ def test_an_outer_reset_has_the_last_word():
     assert bool((reinitialise(ZeroHead(), seed=0).head.weight == 0).all())
 
 
+def test_a_network_that_was_altered_after_it_was_built_keeps_its_shape():
+    network = build(SMALL, 10, seed=0)
+    network.head = nn.Linear(64, 3)
+    fresh = reinitialise(network, seed=1)
+    assert fresh.head.out_features == 3
+    assert not torch.equal(fresh.stem.weight, network.stem.weight)
+
+
 def test_shared_parameters_stay_shared():
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     network[1].weight = network[0].weight

@@ -1,0 +1,122 @@
+"""Stored models: one safetensors file with the whole state and one JSON file of plain values beside it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from supreme.errors import CheckpointError, OutputError
+from supreme.models.build import NetworkSpec, build
+
+WEIGHTS, ABOUT = "model.safetensors", "model.json"
+
+
+def save_model(
+    folder: str | Path, network: nn.Module, about: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+) -> Path:
+    """Write a model to a folder; M_o, M_r and M_u share the format.
+
+    A network without a specification (an nn.Module of the caller's own) is stored as weights only.
+
+    Args:
+        folder: made if missing.
+        network: the model; its ``spec`` and ``num_classes`` say how to build it again.
+        about: further plain values, for example classes, method and arguments.
+        state: whole state dict, where the network itself holds shards only.
+
+    Returns:
+        Path of the weights.
+
+    Raises:
+        OutputError: if the folder cannot be written.
+    """
+    target = Path(folder) / WEIGHTS
+    spec = getattr(network, "spec", None)
+    described = {
+        "network": asdict(spec) if isinstance(spec, NetworkSpec) else None,
+        "num_classes": getattr(network, "num_classes", None),
+        "input_spec": getattr(network, "input_spec", None),
+        **about,
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in (state or network.state_dict()).items()}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, target)
+        (target.parent / ABOUT).write_text(json.dumps(described, indent=1))
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"Cannot write the model to '{folder}': {error}; choose another folder.") from error
+    return target
+
+
+def load_model(path: str | Path, network: NetworkSpec | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a model that ``fit``, ``unlearn`` or a plan wrote.
+
+    Args:
+        path: folder with ``model.safetensors``, that file, or a Lightning checkpoint (``.ckpt``) of an
+            ImageClassifier.
+        network: what the caller expects it to be; needed where the file holds weights only.
+
+    Returns:
+        The network in evaluation mode, and what was stored about it.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or another network than expected.
+    """
+    source = Path(path)
+    state, about = _checkpoint(source) if source.suffix == ".ckpt" else _stored(source)
+    stored = NetworkSpec(**about["network"]) if about.get("network") else None
+    if stored and network and stored != network:
+        raise CheckpointError(
+            f"'{path}' holds {stored.class_path} with {stored.init_args}, but {network.class_path} with "
+            f"{network.init_args} was asked for; leave the network out or make both agree."
+        )
+    spec, classes = stored or network, about.get("num_classes")
+    if spec is None or classes is None:
+        raise CheckpointError(f"'{path}' holds weights without a network; say which network they belong to.")
+    module = build(spec, int(classes), seed=0)
+    _fill(module, state, path)
+    return module.eval(), about
+
+
+def _stored(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    weights = source / WEIGHTS if source.is_dir() else source
+    try:
+        return load_file(weights), json.loads((weights.parent / ABOUT).read_text())
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"Expected a stored model ('{WEIGHTS}' beside '{ABOUT}') or a .ckpt file at '{source}', found none."
+        ) from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"The stored model at '{source}' cannot be read ({error}); make it again.") from error
+
+
+def _checkpoint(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+        state = {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
+        return state, dict(content["hyper_parameters"])
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no checkpoint '{source}'.") from None
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise CheckpointError(
+            f"The checkpoint '{source}' cannot be read as one of an ImageClassifier ({type(error).__name__}); "
+            "make it again."
+        ) from error
+
+
+def _fill(module: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    wrong = next((name for name in (*wanted, *found) if wanted.get(name) != found.get(name)), None)
+    if wrong is not None:
+        raise CheckpointError(
+            f"'{path}' does not fit the network: '{wrong}' has shape {found.get(wrong)} in the file and "
+            f"{wanted.get(wrong)} in the network."
+        )
+    module.load_state_dict(dict(state))

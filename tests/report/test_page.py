@@ -1,0 +1,172 @@
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from supreme.report import frame, tables
+from supreme.report.markup import Markup, escape, tag
+from supreme.report.page import page
+from supreme.report.plots import plots
+
+VOID = {"br", "wbr", "meta", "link", "input"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements nest, and keeps what is needed to look things up."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack, self.elements, self.texts = [], [], []
+
+    def handle_starttag(self, name, attrs):
+        self.elements.append((name, dict(attrs)))
+        if name not in VOID:
+            self.stack.append(name)
+
+    def handle_startendtag(self, name, attrs):
+        self.elements.append((name, dict(attrs)))
+
+    def handle_endtag(self, name):
+        assert self.stack.pop() == name
+
+    def handle_data(self, data):
+        self.texts.append((self.stack[-1] if self.stack else "", data))
+
+    def all(self, name, **attrs):
+        return [found for kind, found in self.elements if kind == name and attrs.items() <= found.items()]
+
+    def text(self):
+        return " ".join(text for name, text in self.texts if name not in ("style", "script"))
+
+
+def build(records):
+    data = frame(records)
+    found = tables(data)
+    return page(records, data, found, [plots(table) for table in found])
+
+
+def parse(text):
+    reader = Reader()
+    reader.feed(text)
+    assert reader.stack == []
+    return reader
+
+
+@pytest.fixture(scope="module")
+def rich_page():
+    return {}
+
+
+@pytest.fixture
+def text(plan, rich_page):
+    if not rich_page:
+        rich_page["text"] = build(plan.rich())
+    return rich_page["text"]
+
+
+def test_the_page_is_well_formed_with_unique_ids(text):
+    reader = parse(text)
+    ids = [attrs["id"] for _, attrs in reader.elements if attrs.get("id")]
+    assert len(ids) == len(set(ids)) > 10
+
+
+def test_the_page_needs_nothing_from_outside(text):
+    reader = parse(text)
+    for name, attrs in reader.elements:
+        for key in ("src", "href", "xlink:href", "srcset", "action"):
+            value = attrs.get(key) or "#"
+            assert value.startswith(("#", "data:")), (name, value)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_only_our_own_script_may_run(text):
+    reader = parse(text)
+    scripts = [data for name, data in reader.texts if name == "script"]
+    assert len(reader.all("script")) == len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = reader.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert not any(key.startswith("on") for _, attrs in reader.elements for key in attrs)
+
+
+def test_hostile_names_are_shown_as_text(text, plan):
+    reader = parse(text)
+    assert "<script>alert" not in text
+    assert reader.all("i") == []
+    assert plan.hostile in reader.text()
+    assert "my_pkg.<b>Bold</b>" in reader.text()
+
+
+def test_every_cell_is_there_with_its_value(text, plan):
+    reader = parse(text)
+    found = tables(frame(plan.rich()))
+    values = [attrs["data-value"] for attrs in reader.all("td")]
+    shown = [row.cells[column.key] for table in found for row in table.rows for column in table.columns]
+    assert {repr(cell.mean) if cell.n else "" for cell in shown} <= set(values)
+    assert all(f"± {cell.spread}" in reader.text() for cell in shown if cell.spread)
+
+
+def test_every_run_shows_where_it_comes_from(text, plan):
+    reader = parse(text)
+    words = reader.text()
+    records = plan.rich()
+    assert len(reader.all("details", **{"class": "run"})) == len(records)
+    for record in records:
+        assert record["config_hash"] in words
+    for phrase in ("torch 2.15.0", "cpu Some CPU", "training 261, unlearning 261, evaluation 261", "Configuration"):
+        assert phrase in words
+
+
+def test_failures_show_their_traceback(text):
+    reader = parse(text)
+    traces = [data for name, data in reader.texts if name == "pre" and data.startswith("Traceback")]
+    assert len(traces) == 7
+    assert "5/6" in reader.text()
+
+
+def test_tables_can_be_sorted_and_read_aloud(text):
+    reader = parse(text)
+    buttons = {attrs["data-column"] for attrs in reader.all("button")}
+    cells = {attrs["data-column"] for attrs in reader.all("td")}
+    assert buttons == cells | {"name"}
+    assert all("aria-sort" in attrs for attrs in reader.all("th", scope="col"))
+    assert reader.all("html", lang="en")
+
+
+def test_both_themes_phones_and_printers_are_served(text):
+    for rule in ("prefers-color-scheme: dark", "@media print", "max-width: 600px"):
+        assert rule in text
+    assert 'name="viewport"' in text
+
+
+def test_targets_have_tables_of_their_own_unless_they_are_many(text, plan):
+    assert "Tables per forget target (2)" in text
+    targets = tuple(str(number) for number in range(30))
+    many = plan.records(methods=("SSD",), seeds=(1,), targets=targets, scenarios=("FullClass",))
+    assert "Tables per forget target" not in build(many)
+
+
+def test_very_many_runs_keep_their_origin_but_not_their_configuration(plan, monkeypatch):
+    monkeypatch.setattr("supreme.report.page.CONFIGS", 1)
+    records = plan.records(methods=("SSD",), seeds=(1, 2), targets=("3",), scenarios=("FullClass",))
+    words = parse(build(records)).text()
+    assert f"records/{records[0]['key']}.json" in words
+    assert records[0]["config_hash"] in words
+    assert "max_epochs" not in words
+
+
+def test_sparse_records_are_enough(plan):
+    records = plan.records(methods=("SSD",), seeds=(1,), targets=("3",), scenarios=("FullClass",))
+    small = [{name: record[name] for name in ("schema", "run", "status", "metrics")} for record in records]
+    assert "SSD" in parse(build(small)).text()
+
+
+def test_markup_escapes_everything_but_itself():
+    assert tag("p", "<&>", Markup("<b>"), 3, title='"<', data_x=None, hidden=True) == (
+        '<p title="&quot;&lt;" hidden>&lt;&amp;&gt;<b>3</p>'
+    )
+    assert escape("'") == "&#x27;"
