@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     gradient of the global batch's mean loss, also when the shares are uneven. Rows of weight 0 only keep ranks in step.
 
     Attributes:
-        image: float (n, C, H, W), normalised; zeros in synthetic rows.
+        image: float (n, C, H, W), normalised; of no meaning in synthetic rows.
         target: int64 (n,), class; -1 in synthetic rows.
         index: int64 (n,), position in the training set D; synthetic row ``k`` of the phase has ``-1 - k``.
         weight: float (n,), 1 for rows that count and 0 for filler rows.
@@ -54,7 +54,7 @@ class Batch(NamedTuple):
 
     image: Tensor
     target: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     weight: Tensor
     forget: Tensor
     step: Step
@@ -70,7 +70,7 @@ class Samples(NamedTuple):
         forget: bool (n,), whether the sample belongs to D_f.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     target: Tensor
     subtarget: Tensor | None
     forget: Tensor
@@ -159,6 +159,6 @@ class EvaluationBatch(NamedTuple):
 
     image: Tensor
     target: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     weight: Tensor
     part: Tensor

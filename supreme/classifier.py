@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from supreme.batch import Batch, EvaluationBatch
-from supreme.distributed import DistributedModule, all_sum, set_filler
+from supreme.batch_norm import set_filler
+from supreme.distributed import DistributedModule, all_sum
 from supreme.errors import ConfigError
 from supreme.models.build import NetworkSpec, build
 
@@ -99,7 +100,8 @@ class ImageClassifier(DistributedModule):
 
     Args:
         network: an nn.Module (images (N, C, H, W) -> logits (N, K)), or its specification, which is built for the
-            data's classes with initial weights drawn from ``seed``. None is ResNet18.
+            data's classes with initial weights drawn from ``seed``. None is ResNet18. Checkpoints give the
+            specification, and the recipe, as mappings.
         recipe: how it is trained.
         seed: training seed s_t; keys initial weights, order and augmentation.
         num_classes: number of logits of a specification; None asks the data.
@@ -113,15 +115,19 @@ class ImageClassifier(DistributedModule):
 
     def __init__(
         self,
-        network: nn.Module | NetworkSpec | dict[str, Any] | None = None,
-        recipe: Recipe | dict[str, Any] | None = None,
+        network: NetworkSpec | nn.Module | None = None,
+        recipe: Recipe | None = None,
         seed: int = 0,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
         self.recipe = Recipe(**recipe) if isinstance(recipe, dict) else recipe or Recipe()
+        spec = NetworkSpec(**network) if isinstance(network, dict) else network
+        if spec is None:
+            spec = NetworkSpec("ResNet18")
+        if isinstance(spec, nn.Module):
+            num_classes = getattr(spec, "num_classes", num_classes)
         self.seed, self.num_classes = seed, num_classes
-        spec = NetworkSpec(**network) if isinstance(network, dict) else network or NetworkSpec("ResNet18")
         self.network_spec = getattr(spec, "spec", None) if isinstance(spec, nn.Module) else spec
         self.save_hyperparameters(
             {
@@ -135,7 +141,7 @@ class ImageClassifier(DistributedModule):
             self.model = spec
         elif num_classes is not None:
             self.model = build(spec, num_classes, seed)
-        self._correct: list[Tensor] = []
+        self._counts: list[Tensor] = []
 
     @property
     def input_spec(self) -> dict[str, Any] | None:
@@ -143,10 +149,19 @@ class ImageClassifier(DistributedModule):
         return getattr(self.model, "input_spec", None)
 
     def setup(self, stage: str) -> None:
-        """Build the network for the data's classes, where only its specification is given."""
-        if "model" in self._modules:
-            return
+        """Build the network for the data's classes, where only its specification is given.
+
+        Raises:
+            ConfigError: if nothing tells the number of classes, or the network was made for another one.
+        """
         request = getattr(getattr(self.trainer, "datamodule", None), "request", None)
+        if "model" in self._modules:
+            if request is not None and self.num_classes not in (None, request.num_classes):
+                raise ConfigError(
+                    f"Expected a network for the {request.num_classes} classes of the data, got one for "
+                    f"{self.num_classes}; choose the data that it was trained on."
+                )
+            return
         if request is None or self.network_spec is None:
             raise ConfigError("Expected a scenario or num_classes, so that the network's outputs can be counted.")
         self.num_classes = self.hparams["num_classes"] = request.num_classes
@@ -170,22 +185,30 @@ class ImageClassifier(DistributedModule):
         """Count correct predictions and sum losses of the rows that count."""
         logits = self.model(batch.image)
         losses = functional.cross_entropy(logits, batch.target, reduction="none")
-        right = (logits.argmax(dim=1) == batch.target).to(losses.dtype)
-        self._correct.append(torch.stack([right, losses, torch.ones_like(right)]) @ batch.weight.to(losses.dtype))
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/accuracy`` and ``val/loss``, exact over all ranks."""
-        right, loss, count = all_sum(torch.stack(self._correct).sum(dim=0)).tolist()
-        self._correct = []
-        self.log_dict({"val/accuracy": right / count, "val/loss": loss / count}, prog_bar=True)
+        right = logits.argmax(dim=1) == batch.target
+        wide = torch.float32 if losses.device.type == "mps" else torch.float64
+        rows = torch.stack([right.to(wide), losses.to(wide), torch.ones_like(losses, dtype=wide)])
+        self._counts.append(rows @ batch.weight.to(wide))
 
     test_step = validation_step
 
+    def on_validation_epoch_start(self) -> None:
+        """Count from zero."""
+        self._counts = []
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/accuracy`` and ``val/loss``, exact over all ranks."""
+        self._log_means("val", prog_bar=True)
+
     def on_test_epoch_end(self) -> None:
         """Log ``test/accuracy`` and ``test/loss``, exact over all ranks."""
-        right, loss, count = all_sum(torch.stack(self._correct).sum(dim=0)).tolist()
-        self._correct = []
-        self.log_dict({"test/accuracy": right / count, "test/loss": loss / count})
+        self._log_means("test")
+
+    def _log_means(self, stage: str, prog_bar: bool = False) -> None:
+        right, loss, count = all_sum(torch.stack(self._counts).sum(dim=0)).tolist()
+        self.log_dict({f"{stage}/accuracy": right / count, f"{stage}/loss": loss / count}, prog_bar=prog_bar)
 
     def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> Tensor:
         """Logits of the rows that count, float (n, K)."""
@@ -198,4 +221,5 @@ class ImageClassifier(DistributedModule):
         epochs = self.trainer.max_epochs or -1
         if epochs < 1 or not math.isfinite(steps):
             raise ConfigError(f"Expected max_epochs >= 1 for the schedule, got {epochs}; set trainer.max_epochs.")
-        return self.recipe.optimizers(self.model.parameters(), int(self.trainer.num_training_batches), epochs)
+        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return self.recipe.optimizers(self.model.parameters(), per_epoch, epochs)

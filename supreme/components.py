@@ -7,8 +7,9 @@ dotted path; a dotted path may lead to any installed package. Packages that anno
 
 A class is a component of a kind when its name is public, its file is not ``base.py``, it derives from the kind's base
 class and it is not abstract: it neither names ``ABC`` as a base nor has abstract methods, and a class that other
-classes of its folder derive from counts only when it states its own ``paper``. A model is a function that is named
-like a class and takes ``num_classes``, or a class that takes ``num_classes`` and states ``paper``.
+classes of its folder derive from counts only when it states its own ``paper``. A scenario takes ``dataset`` and
+``forget`` or ``fraction``. A model is a function that is named like a class and takes ``num_classes``, or a class that
+takes ``num_classes`` and states ``paper``.
 """
 
 import importlib
@@ -264,6 +265,7 @@ def _components(kind: Kind, found: list[Definition], inherited: Mapping[str, Def
         for definition in found
         if not (definition.name.startswith("_") or definition.in_base or definition.abstract)
         and (_is_model(definition) if kind == "models" else _derives(definition, known, roots))
+        and (kind != "scenarios" or _takes_target(_arguments(_ancestry(definition, known))))
         and (definition.name not in parents or "paper" in (definition.literals or {}))
     ]
     return sorted((_component(kind, d, known) for d in chosen), key=lambda component: component.name.lower())
@@ -275,6 +277,11 @@ def _is_model(definition: Definition) -> bool:
     if definition.is_class:
         return "paper" in (definition.literals or {})
     return definition.name[0].isupper()
+
+
+def _takes_target(arguments: tuple[str, ...] | None) -> bool:
+    """Whether a scenario is built from a dataset and a forget target; one that says less is taken to be."""
+    return arguments is None or ("dataset" in arguments and not {"forget", "fraction"}.isdisjoint(arguments))
 
 
 def _derives(definition: Definition, known: Mapping[str, Definition], roots: frozenset[str]) -> bool:

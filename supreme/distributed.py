@@ -1,4 +1,4 @@
-"""The only file that asks which strategy runs: shards of parameters, exact statistics, shares of global batches.
+"""The only file that asks which strategy runs: shards of parameters, shares of global batches, the Trainer.
 
 Four layouts of a parameter exist: whole on every rank (one process, DDP), a DTensor shard (FSDP2), a whole parameter
 with a partitioned master copy (DeepSpeed ZeRO-1 and 2), and a flat partition (ZeRO-3). Everything else in the package
@@ -7,7 +7,6 @@ goes through the functions below and never sees the difference.
 
 import importlib
 import logging
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,10 +18,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from supreme.batch import Batch
+from supreme.batch_norm import exact_batch_norm, restore_batch_norm
 from supreme.errors import ConfigError
 
 Layout = Literal["whole", "dtensor", "master", "flat"]
@@ -89,25 +88,35 @@ class DistributedModule(LightningModule):
     frozen_names: ClassVar[tuple[str, ...]] = ()
 
     def configure_model(self) -> None:
-        """Shard the network and the frozen models under FSDP2; other strategies wrap by themselves."""
-        mesh = getattr(self, "device_mesh", None)
-        if mesh is not None:
-            for network in (self.model, *(frozen.model for frozen in self._frozen())):
-                _fully_shard(network, mesh["data_parallel"])
+        """Shard the network and the frozen models under FSDP2; other strategies wrap by themselves.
+
+        Raises:
+            ConfigError: under Lightning's first FSDP and under tensor parallelism.
+        """
+        _check_strategy(getattr(self._trainer, "strategy", None))
+        mesh = self.device_mesh
+        if mesh is None:
+            return
+        if mesh["tensor_parallel"].size() > 1:
+            raise ConfigError('Expected all devices to be data parallel, got tensor parallelism; use strategy "fsdp".')
+        for network in (self.model, *(frozen.model for frozen in self._frozen())):
+            _fully_shard(network, mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Move the frozen models to the device and make BatchNorm exact."""
-        for frozen in self._frozen():
-            frozen.model.to(self.device)
+        """Enter train mode, move the frozen models to the device and make BatchNorm exact."""
+        self.train()
+        self.place_frozen()
         exact_batch_norm(self.model)
 
     def on_fit_end(self) -> None:
         """Give BatchNorm its own forward back."""
         restore_batch_norm(self.model)
 
-    def on_exception(self, exception: BaseException) -> None:
-        """Give BatchNorm its own forward back, also after a failure."""
-        restore_batch_norm(self.model)
+    def place_frozen(self) -> None:
+        """Move the frozen models to the device and, where the precision converted the network, to its type."""
+        for frozen in self._frozen():
+            ours, theirs = (_float_type(network) for network in (self.model, frozen.model))
+            frozen.model.to(self.device, ours if ours != theirs else None)
 
     def mean_loss(self, losses: Tensor, batch: Batch) -> Tensor:
         """Loss whose gradient, averaged over ranks, is that of the global batch.
@@ -123,6 +132,10 @@ class DistributedModule(LightningModule):
             frozen = getattr(self, name, None)
             if isinstance(frozen, Frozen):
                 yield frozen
+
+
+def _float_type(network: nn.Module) -> torch.dtype | None:
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
 
 
 def world_size() -> int:
@@ -148,28 +161,6 @@ def all_extremes(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         dist.all_reduce(low, op=dist.ReduceOp.MIN)
         dist.all_reduce(high, op=dist.ReduceOp.MAX)
     return low, high
-
-
-def share(order: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor]:
-    """This rank's rows of a global batch and their weights.
-
-    Args:
-        order: int64 (b,), the global batch.
-        rank: this rank.
-        world: number of ranks.
-
-    Returns:
-        rows int64 (n,) and weights float32 (n,) of ones; a rank without rows gets one filler row of weight 0, as all
-        ranks have to take part in every forward and backward pass.
-
-    Example:
-        >>> share(torch.tensor([7, 3, 5]), rank=1, world=2)
-        (tensor([3]), tensor([1.]))
-    """
-    mine = order[rank::world]
-    if len(mine):
-        return mine, torch.ones(len(mine))
-    return order[:1], torch.zeros(1)
 
 
 # --- parameters, piece by piece -------------------------------------------------------------------------------------
@@ -205,6 +196,25 @@ def local_weight(parameter: Tensor) -> Tensor:
     zero = _zero()
     piece: Tensor = (zero.safe_get_local_fp32_param if kind == "flat" else zero.safe_get_full_fp32_param)(parameter)
     return piece
+
+
+@torch.no_grad()
+def local_piece(parameter: Tensor, value: Tensor) -> Tensor:
+    """This rank's piece of a tensor, shaped as :func:`local_weight` of the parameter.
+
+    Args:
+        parameter: says how the tensor is to be split.
+        value: of the parameter's whole shape; whole on every rank, or split as the parameter is.
+    """
+    kind, device = layout(parameter), local_weight(parameter).device
+    if kind == "dtensor":
+        whole = value if isinstance(value, DTensor) else distribute_tensor(value.to(device), *_split_of(parameter))
+        return _local(whole.detach())
+    if kind == "flat":
+        size = local_weight(parameter).numel()
+        flat = value.detach().flatten().to(device)
+        return nn.functional.pad(flat, (0, size * world_size() - len(flat)))[rank() * size :][:size]
+    return value.detach().to(device)
 
 
 @torch.no_grad()
@@ -262,24 +272,20 @@ def _zero() -> Any:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    if isinstance(tensor, DTensor):
+        piece: Tensor = tensor.to_local()
+        return piece
+    return tensor
+
+
+def _split_of(parameter: Any) -> tuple[Any, Any]:
+    return parameter.device_mesh, parameter.placements
 
 
 def whole_norm(parameter: Tensor, piece: Tensor) -> Tensor:
     """L2 norm of a tensor of which ``piece`` is this rank's part, in float64 (a scalar, equal on every rank)."""
     square = piece.double().square().sum()
     return (all_sum(square) if is_split(parameter) else square).sqrt()
-
-
-def fresh_optimizer(optimizer: Any) -> None:
-    """Forget momentum and moments in place, so that the next step is the first."""
-    state = getattr(optimizer, "optimizer", optimizer).state
-    for entry in state.values():
-        for name, value in entry.items():
-            if isinstance(value, Tensor):
-                value.zero_()
-            elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                entry[name] = type(value)(0)
 
 
 def loss_scale(module: LightningModule) -> float:
@@ -301,106 +307,38 @@ def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def reshard(*networks: nn.Module) -> None:
+    """Split parameters again that a forward pass without a backward pass has left whole under FSDP2."""
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
 def _fully_shard(network: nn.Module, mesh: Any) -> None:
+    """Shard each child and then the network; children that share parameters stay in the network's own group."""
     if isinstance(network, FSDPModule):
         return
-    for child in network.children():
-        if any(True for _ in child.parameters()):
+    children = list(_callable_children(network))
+    owned = sum(len(list(child.parameters())) for child in children)
+    if owned == len({id(p) for child in children for p in child.parameters()}):
+        for child in children:
             fully_shard(child, mesh=mesh)
     fully_shard(network, mesh=mesh)
 
 
-# --- BatchNorm over the global batch --------------------------------------------------------------------------------
+def _callable_children(network: nn.Module) -> Iterator[nn.Module]:
+    """Children with parameters and a forward pass; containers without one give theirs."""
+    for child in network.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from _callable_children(child)
+        elif any(True for _ in child.parameters()):
+            yield child
 
 
-class _Rows:
-    """Whether this rank's rows of the current batch are filler; shared by all BatchNorm layers of a network."""
-
-    filler: bool = False
-
-
-def exact_batch_norm(network: nn.Module) -> None:
-    """Let every BatchNorm layer use the statistics of the global batch, without filler rows.
-
-    A global batch with one value per channel uses the running statistics, where torch raises. Undone by
-    :func:`restore_batch_norm`.
-    """
-    rows = _Rows()
-    for layer in network.modules():
-        if isinstance(layer, BatchNormBase):
-            object.__setattr__(layer, "supreme_rows", rows)
-            layer.forward = types.MethodType(_batch_norm, layer)  # type: ignore[method-assign]
-
-
-def restore_batch_norm(network: nn.Module) -> None:
-    """Undo :func:`exact_batch_norm`."""
-    for layer in network.modules():
-        if isinstance(layer, BatchNormBase):
-            layer.__dict__.pop("forward", None)
-            layer.__dict__.pop("supreme_rows", None)
-
-
-def set_filler(network: nn.Module, filler: bool) -> None:
-    """Tell the BatchNorm layers whether the rows of the coming forward passes are filler and do not count."""
-    for layer in network.modules():
-        rows = layer.__dict__.get("supreme_rows")
-        if rows is not None:
-            rows.filler = filler
-            return
-
-
-def _batch_norm(layer: Any, values: Tensor) -> Tensor:
-    """BatchNorm over the rows of all ranks (Ioffe, Szegedy 2015, arXiv:1502.03167, algorithm 1)."""
-    single = world_size() == 1 and values.numel() == values.shape[1]
-    if single or not (layer.training or layer.running_mean is None):
-        return _fixed_batch_norm(layer, values)
-    if world_size() == 1:
-        return type(layer).forward(layer, values)  # type: ignore[no-any-return]
-    return _global_batch_norm(layer, values, values[:0] if layer.supreme_rows.filler else values)
-
-
-def _fixed_batch_norm(layer: Any, values: Tensor) -> Tensor:
-    return nn.functional.batch_norm(
-        values, layer.running_mean, layer.running_var, layer.weight, layer.bias, False, 0.0, layer.eps
-    )
-
-
-def _global_batch_norm(layer: Any, values: Tensor, real: Tensor) -> Tensor:
-    axes = [0, *range(2, values.dim())]
-    shape = [1, -1, *[1] * (values.dim() - 2)]
-    wide = real if real.dtype == torch.float64 else real.float()
-    count = all_sum(torch.full((1,), real.numel() / real.shape[1], dtype=wide.dtype, device=values.device))
-    if count.item() <= 1:
-        return _fixed_batch_norm(layer, values)
-    mean = _SumOverRanks.apply(wide.sum(axes)) / count
-    variance = _SumOverRanks.apply((wide - mean.view(shape)).square().sum(axes)) / count
-    _update_running(layer, mean.detach(), variance.detach(), count.item())
-    normal = (values.to(wide.dtype) - mean.view(shape)) * (variance + layer.eps).rsqrt().view(shape)
-    if layer.affine:
-        normal = normal * layer.weight.view(shape).to(wide.dtype) + layer.bias.view(shape).to(wide.dtype)
-    return normal.to(values.dtype)
-
-
-@torch.no_grad()
-def _update_running(layer: Any, mean: Tensor, variance: Tensor, count: float) -> None:
-    if not layer.track_running_stats:
-        return
-    layer.num_batches_tracked.add_(1)
-    factor = 1.0 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
-    layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), factor)
-    layer.running_var.lerp_((variance * (count / (count - 1))).to(layer.running_var.dtype), factor)
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose gradient is the all-reduce of the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return all_sum(value.clone())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return all_sum(gradients[0].contiguous().clone())
+def _check_strategy(strategy: Strategy | str | None) -> None:
+    if isinstance(strategy, FSDPStrategy) or (isinstance(strategy, str) and strategy.startswith("fsdp_")):
+        raise ConfigError('Expected FSDP2 in place of Lightning\'s FSDPStrategy; use strategy "fsdp".')
 
 
 # --- the Trainer -----------------------------------------------------------------------------------------------------
@@ -412,8 +350,7 @@ def resolve_strategy(strategy: str | Strategy) -> str | Strategy:
     Raises:
         ConfigError: for Lightning's first FSDP, which several methods cannot run on.
     """
-    if isinstance(strategy, FSDPStrategy) or (isinstance(strategy, str) and strategy.startswith("fsdp_")):
-        raise ConfigError('Expected FSDP2 in place of Lightning\'s FSDPStrategy; use strategy "fsdp".')
+    _check_strategy(strategy)
     return FSDP2(save_distributed_checkpoint=False) if strategy in ("fsdp", "fsdp2") else strategy
 
 

@@ -1,1 +1,1 @@
-"""cli."""
+"""The command line: one file per command, and ``main.py`` for the commands of the Trainer."""

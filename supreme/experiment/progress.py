@@ -57,8 +57,8 @@ class PlainProgress(Progress):
     def start(self, counts: Counts, workers: int) -> None:
         """Say what is to be done."""
         self._write(
-            f"{counts.runs} runs, {counts.runs_done} done already; {counts.stages} stages to do"
-            f" with {workers} worker{'s' * (workers != 1)}{_left(counts)}"
+            f"{_count(counts.runs, 'run')}, {counts.runs_done} done already; {_count(counts.stages, 'stage')} to do"
+            f" with {_count(workers, 'worker')}{_left(counts)}"
         )
 
     def stage_ended(
@@ -69,7 +69,7 @@ class PlainProgress(Progress):
         because = f": {reason}" if reason else ""
         number = counts.stages - counts.stages_left
         left = counts.runs - counts.runs_done - counts.runs_failed
-        self._write(f"[{number}/{counts.stages}] {ended}: {label}{because} ({left} runs left{_left(counts)})")
+        self._write(f"[{number}/{counts.stages}] {ended}: {label}{because} ({_count(left, 'run')} left{_left(counts)})")
 
     def _write(self, line: str) -> None:
         self._stream.write(" ".join(line.split()) + "\n")
@@ -150,7 +150,7 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(3.21), duration(75), duration(7300), duration(200000)
-        ('3.2 s', '1 min 15 s', '2 h 2 min', '2 d 7 h')
+        ('3.2 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
     """
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -162,7 +162,12 @@ def duration(seconds: float) -> str:
 
 
 def _left(counts: Counts) -> str:
-    return "" if counts.seconds_left is None else f", about {duration(counts.seconds_left)} left"
+    known = counts.seconds_left is not None and counts.stages_left
+    return f", about {duration(counts.seconds_left or 0.0)} to go" if known else ""
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def _note(counts: Counts) -> str:

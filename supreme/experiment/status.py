@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from supreme.callbacks.environment import versions
 from supreme.errors import ConfigError
 from supreme.experiment.costs import Costs
-from supreme.experiment.environment import versions
 from supreme.experiment.plan import NotApplicable, Plan, Run, load_plan
 from supreme.experiment.progress import duration
 from supreme.experiment.record import why
@@ -57,7 +57,7 @@ class StatusReport:
 
     def lines(self) -> Iterator[str]:
         """The report as lines of text."""
-        left = "" if self.seconds_left is None else f", about {duration(self.seconds_left)} left"
+        left = "" if self.seconds_left is None else f", about {duration(self.seconds_left)} to go"
         yield (
             f"{self.plan} in {self.root}: {self.runs} runs: {len(self.done)} done, {len(self.running)} running, "
             f"{len(self.queued)} queued, {len(self.failed)} failed{left}"
@@ -154,9 +154,9 @@ def _holder(lease: Mapping[str, Any]) -> str:
 
 def _other_versions(store: Store, stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
     """Versions in the stages' descriptions that differ from those installed here."""
-    others: dict[str, set[str]] = {}
+    here, others = versions(), dict[str, set[str]]()
     for stage in stages:
         for library, version in store.description(stage)["versions"].items():
-            if versions().get(library) != version:
+            if here.get(library) != version:
                 others.setdefault(library, set()).add(version)
     return {library: tuple(sorted(found)) for library, found in sorted(others.items())}

@@ -13,26 +13,30 @@
 import errno
 import json
 import os
+import platform
 import secrets
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from supreme.callbacks.environment import hardware, versions
 from supreme.errors import OutputError, SupremeError
-from supreme.experiment.environment import hardware, versions
 from supreme.experiment.lease import Leases, host_name, process_lives
 from supreme.experiment.stage import Stage
 
 STAGE_FILE = "stage.json"
 RESULT_FILE = "result.json"
+_versions = lru_cache(maxsize=1)(versions)
 _FOLDERS = ("stages", "leases", "failures", "records", "logs", "plans")
 
 Writer = Callable[[Path], Mapping[str, Any] | None]
@@ -231,8 +235,8 @@ class Store:
             "finished": _stamp(finished),
             "seconds": finished - started,
             **extra,
-            "versions": {**versions(), **extra.get("versions", {})},
-            "hardware": {**hardware(), **extra.get("hardware", {})},
+            "versions": {**_versions(), **extra.get("versions", {})},
+            "hardware": {**_hardware(), **extra.get("hardware", {})},
         }
 
     def _install(self, stage: Stage, temporary: Path) -> None:
@@ -252,6 +256,11 @@ class Store:
 
 def _head(stage: Stage) -> dict[str, Any]:
     return {"schema": 1, "kind": stage.kind, "key": stage.key, "label": stage.label, "config": stage.config}
+
+
+def _hardware() -> dict[str, Any]:
+    """What results are made on; while nothing has imported torch, this does not either and names the host only."""
+    return hardware() if "torch" in sys.modules else {"host": platform.node()}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

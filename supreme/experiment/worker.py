@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple, Protocol
 
 from supreme.components import load
@@ -213,7 +214,7 @@ class ProcessCrew:
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Start processes that never see the terminal's Ctrl-C; this process sees it at the end of the block."""
+    """Start processes that do not see the terminal's Ctrl-C; this process sees it at the end of the block."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -226,17 +227,25 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 def _serve(connection: Connection, root: Path, workers: int, execute: str, threads: int) -> None:
     """Life of a worker process: receive stages, execute them, answer, until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.signal(signal.SIGINT, _ignore)  # the parent ends its workers; what they start keeps the default
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    store = Store(root, workers)
-    while True:
+    store, parent = Store(root, workers), multiprocessing.parent_process()
+    while parent is not None:
         try:
             stage = connection.recv()
         except EOFError:
             return
+        if not parent.is_alive():
+            return
         with _printing_to(store.log(stage)), _threads(threads):
             outcome = perform(stage, store, execute)
         connection.send(outcome)
+
+
+def _ignore(_signal: int, _frame: FrameType | None) -> None:
+    """Do nothing about a signal."""
 
 
 def _die_with_parent() -> None:

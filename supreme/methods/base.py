@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from supreme.batch import Batch, ForgetRequest, Phase
-from supreme.distributed import DistributedModule, fresh_optimizer, set_filler
+from supreme.batch_norm import set_filler
+from supreme.distributed import DistributedModule
 from supreme.errors import ConfigError, NotApplicableError
 
 
@@ -22,9 +24,18 @@ class UnlearningMethod(DistributedModule):
     itself; afterwards ``method.model`` is M_u.
 
     Args:
-        original: M_o as an nn.Module (images (N, C, H, W) -> logits (N, K)) or a LightningModule that holds it as
-            ``model``; copied, never changed.
+        original: M_o as an nn.Module (images (N, C, H, W) -> logits (N, K)) or an ImageClassifier; copied, never
+            changed. Parameters that are frozen in it stay frozen, unless all are.
         seed: unlearning seed s_u; keys the order of the data and every draw of the method.
+
+    Attributes:
+        needs: what the method cannot work without: ``"forget"``, ``"retain"``, ``"class"``.
+        resumes: whether a fit may go on from a checkpoint inside the work; False where the method collects something
+            that a checkpoint does not hold.
+        finished: whether the work is done, so that :attr:`model` is M_u.
+
+    Raises:
+        ConfigError: if ``original`` is an ImageClassifier whose network has not been built yet.
 
     Example:
         >>> class Ascent(UnlearningMethod):
@@ -46,11 +57,16 @@ class UnlearningMethod(DistributedModule):
     paper: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ("forget", "retain")
     aliases: ClassVar[tuple[str, ...]] = ()
+    resumes: ClassVar[bool] = True
 
     def __init__(self, original: nn.Module, seed: int = 0) -> None:
         super().__init__()
-        network = getattr(original, "model", original) if isinstance(original, DistributedModule) else original
-        self.model = copy.deepcopy(network).requires_grad_(True)
+        network = getattr(original, "model", None) if isinstance(original, DistributedModule) else original
+        if network is None:
+            raise ConfigError(f"Expected a {type(original).__name__} that has its network; fit it or give num_classes.")
+        self.model = copy.deepcopy(network)
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            self.model.requires_grad_(True)
         self.seed = seed
         self.request: ForgetRequest | None = None
         self.finished = False
@@ -99,7 +115,8 @@ class UnlearningMethod(DistributedModule):
                 "name the class (forget_class) or choose another method."
             )
         self._check_trainer()
-        self.request, self.finished, self._phase = request, False, -1
+        self.request, self._phase = request, -1
+        self.finished = not self.phases
         self.prepare(request)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -107,7 +124,7 @@ class UnlearningMethod(DistributedModule):
         set_filler(self.model, batch.step.filler)
         if batch.step.phase == self._phase:
             return
-        resumed = batch.step.number > 0
+        resumed = (batch.step.epoch, batch.step.number) != (0, 0)
         self._phase = batch.step.phase
         phase = self.phases[self._phase]
         self.model.train(phase.mode == "train")
@@ -121,7 +138,7 @@ class UnlearningMethod(DistributedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Loss of the global batch, this rank's part."""
         phase = self.phases[batch.step.phase]
-        with torch.autocast(self.device.type, enabled=not phase.full_precision and torch.is_autocast_enabled()):
+        with torch.autocast(self.device.type, enabled=False) if phase.full_precision else nullcontext():
             return self.mean_loss(self.loss(batch), batch)
 
     def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int) -> None:
@@ -134,18 +151,63 @@ class UnlearningMethod(DistributedModule):
             self.finished = True
             self.trainer.should_stop = True
 
+    def on_fit_end(self) -> None:
+        """Refuse to pass off a half-done model as M_u.
+
+        Raises:
+            ConfigError: if the Trainer stopped before the last batch.
+        """
+        super().on_fit_end()
+        if not self.finished:
+            raise ConfigError(
+                f"{type(self).__name__} was stopped before its last batch, so there is no unlearned model; remove what "
+                "stops the Trainer early (max_time, a callback) and start again."
+            )
+
     def _check_trainer(self) -> None:
+        """Refuse settings under which the weights would silently not be those of the method."""
         trainer, name = self.trainer, type(self).__name__
         if trainer.accumulate_grad_batches != 1 or trainer.gradient_clip_val:
             raise ConfigError(
                 f"{name} sets its own updates: expected accumulate_grad_batches=1 and no gradient clipping, got "
                 f"{trainer.accumulate_grad_batches} and {trainer.gradient_clip_val}; leave both at their defaults."
             )
-        if trainer.fast_dev_run:
-            return
-        if trainer.max_steps != -1 or trainer.limit_train_batches != 1.0 or trainer.max_epochs == 0:
+        if trainer.current_epoch > 0:
+            raise ConfigError(f"{name} needs a Trainer that has fitted nothing yet; make a new one for each fit.")
+        if trainer.ckpt_path is not None and not self.resumes:
+            raise ConfigError(f"{name} cannot go on from a checkpoint; leave ckpt_path out and run it from the start.")
+        limits = (trainer.max_steps, trainer.limit_train_batches, trainer.min_epochs or 1, trainer.min_steps)
+        if not getattr(trainer, "fast_dev_run", False) and (limits != (-1, 1.0, 1, None) or trainer.max_epochs == 0):
             raise ConfigError(
-                f"{name} knows how long it has to run: leave max_steps and limit_train_batches alone and max_epochs "
-                f"above 0 (got {trainer.max_steps}, {trainer.limit_train_batches}, {trainer.max_epochs}), or use "
-                "fast_dev_run for a trial."
+                f"{name} knows how long it has to run: leave max_steps, min_steps, min_epochs and limit_train_batches "
+                f"alone and max_epochs above 0 (got {trainer.max_steps}, {trainer.min_steps}, {trainer.min_epochs}, "
+                f"{trainer.limit_train_batches} and {trainer.max_epochs}), or use fast_dev_run for a trial."
             )
+
+
+def check_positive(**values: float) -> None:
+    """Refuse numbers that are not above 0.
+
+    Args:
+        values: numbers by the name of the argument.
+
+    Raises:
+        ConfigError: if one is 0, negative or NaN.
+
+    Example:
+        >>> check_positive(epochs=1, lr=0.1)
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"Expected {name} > 0, got {value}.")
+
+
+def fresh_optimizer(optimizer: Any) -> None:
+    """Forget momentum and moments in place, so that the next step is the first."""
+    state = getattr(optimizer, "optimizer", optimizer).state
+    for entry in state.values():
+        for name, value in entry.items():
+            if isinstance(value, Tensor):
+                value.zero_()
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                entry[name] = type(value)(0)

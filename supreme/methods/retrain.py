@@ -21,7 +21,7 @@ class Retrain(UnlearningMethod):
     Args:
         original: M_o.
         epochs: passes over D_r, at least 1; as many as M_o was trained for.
-        recipe: how M_o was trained.
+        recipe: how M_o was trained; a mapping of its arguments will do.
         seed: unlearning seed s_u; drives initial weights, order and augmentation.
 
     Raises:
@@ -43,7 +43,7 @@ class Retrain(UnlearningMethod):
         self,
         original: nn.Module,
         epochs: int = 20,
-        recipe: Recipe | dict[str, Any] | None = None,
+        recipe: Recipe | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(original, seed)

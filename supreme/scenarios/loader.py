@@ -5,7 +5,7 @@ calls ``set_epoch`` on a training loader's ``sampler``, which is the loader itse
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from supreme.batch import PARTS, Batch, EvaluationBatch, Phase, Samples, Step
-from supreme.distributed import share
 from supreme.scenarios.source import Source
 from supreme.seeding import generator
 
@@ -29,6 +28,28 @@ class Place:
 
     rank: int = 0
     world: int = 1
+
+
+def share(order: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor]:
+    """This rank's rows of a global batch and their weights.
+
+    Args:
+        order: int64 (b,), the global batch.
+        rank: this rank.
+        world: number of ranks.
+
+    Returns:
+        rows int64 (n,) and weights float32 (n,) of ones; a rank without rows gets one filler row of weight 0, as all
+        ranks have to take part in every forward and backward pass.
+
+    Example:
+        >>> share(torch.tensor([7, 3, 5]), rank=1, world=2)
+        (tensor([3]), tensor([1.]))
+    """
+    mine = order[rank::world]
+    if len(mine):
+        return mine, torch.ones(len(mine))
+    return order[:1], torch.zeros(1)
 
 
 class PhaseLoader:
@@ -59,6 +80,7 @@ class PhaseLoader:
         self.sampler = self
         self.epoch = 0
         self.served = 0
+        self._resume_at = 0
         count = len(source.targets)
         self.is_forget = torch.zeros(count, dtype=torch.bool)
         self.is_forget[forget] = True
@@ -80,20 +102,23 @@ class PhaseLoader:
         return {"served": self.served}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that were served."""
-        self.served = int(state["served"])
+        """Let the next epoch begin after the batches that were served; after a whole epoch nothing is left out."""
+        served = int(state["served"])
+        self._resume_at = served if served < len(self) else 0
 
     def __iter__(self) -> Iterator[Batch]:
-        """This rank's share of every global batch that was not served yet."""
-        skip, blank = self.served, self._blank()
+        """This rank's share of every global batch; the first epoch after :meth:`load_state_dict` is cut short."""
+        skip = self.served = self._resume_at
+        self._resume_at, blank = 0, self._blank()
         for plan in self._passes():
             due, skip = plan[skip:], max(0, skip - len(plan))
+            if not due:
+                continue
             real = [rows[rows >= 0] for _, rows, _ in due]
             images = self.source.stream([rows for rows in real if len(rows)])
             for (step, rows, weight), have in zip(due, real, strict=True):
                 self.served += 1
                 yield self._batch(step, rows, weight, next(images) if len(have) else None, blank)
-        self.served = 0
 
     def _batch(self, step: Step, rows: Tensor, weight: Tensor, images: Tensor | None, blank: Tensor | None) -> Batch:
         known = rows >= 0
@@ -110,32 +135,38 @@ class PhaseLoader:
         return Batch(images, target, rows, weight, forget, step)
 
     def _blank(self) -> Tensor | None:
-        """One image, for the shape of synthetic rows."""
-        return next(self.source.stream([torch.tensor([0])])) if any(p.synthetic for p in self.phases) else None
+        """One image, for the shape of synthetic rows; of a sample that some phase serves, else of D_r."""
+        if not any(phase.synthetic for phase in self.phases):
+            return None
+        served = [rows[rows >= 0] for rows in self.rows]
+        first = torch.cat([*served, (~self.is_forget).nonzero().flatten()])[:1]
+        return next(self.source.stream([first]))
 
     def _passes(self) -> Iterator[list[tuple[Step, Tensor, Tensor]]]:
         """For every pass of every phase: step, this rank's rows and their weights, batch by batch."""
         left = len(self)
         for number, (phase, rows) in enumerate(zip(self.phases, self.rows, strict=True)):
             for epoch in range(phase.passes):
-                batches = self._order(phase, number, epoch, rows).split(self._size(phase))
+                batches = _chunks(self._order(phase, number, epoch, rows), self._size(phase))
+                steps = [self._step(number, epoch, k, len(batch)) for k, batch in enumerate(batches)]
                 left -= len(batches)
-                last = len(batches) - 1 if epoch == phase.passes - 1 else -1
-                yield [
-                    (
-                        self._step(phase, Step(number, epoch + self.epoch, k, len(batch), k == last, False, 1.0), left),
-                        *mine,
-                    )
-                    for k, batch in enumerate(batches)
-                    for mine in [share(batch, self.place.rank, self.place.world)]
-                ]
+                if epoch == phase.passes - 1 and steps:
+                    steps[-1] = steps[-1]._replace(last_of_phase=True, last=left == 0)
+                shares = [share(batch, self.place.rank, self.place.world) for batch in batches]
+                yield [(step, *mine) for step, mine in zip(steps, shares, strict=True)]
 
-    def _step(self, phase: Phase, step: Step, left: int) -> Step:
-        return step._replace(
-            last=step.last_of_phase and left == 0,
-            scale=self.place.world / (step.size if phase.reduction == "mean" else 1),
+    def _step(self, number: int, epoch: int, batch: int, size: int) -> Step:
+        phase, (rank, world) = self.phases[number], (self.place.rank, self.place.world)
+        return Step(
+            phase=number,
+            epoch=epoch + self.epoch,
+            number=batch,
+            size=size,
+            last_of_phase=False,
+            last=False,
+            scale=world / (size if phase.reduction == "mean" else 1),
             augment=phase.augment,
-            filler=step.size <= self.place.rank,
+            filler=size <= rank,
         )
 
     def _order(self, phase: Phase, number: int, epoch: int, rows: Tensor) -> Tensor:
@@ -148,13 +179,9 @@ class PhaseLoader:
         return phase.batch_size or self.batch_size
 
     def _samples(self, phase: Phase) -> Samples:
-        masks: Mapping[str, Callable[[], Tensor]] = {
-            "forget": lambda: self.is_forget,
-            "retain": lambda: ~self.is_forget,
-            "full": lambda: torch.ones_like(self.is_forget),
-            "none": lambda: torch.zeros_like(self.is_forget),
-        }
-        index = masks[phase.data]().nonzero().flatten()
+        forget, everything = self.is_forget, torch.ones_like(self.is_forget)
+        index = {"forget": forget, "retain": ~forget, "full": everything, "none": ~everything}[phase.data]
+        index = index.nonzero().flatten()
         fine = self.source.subtargets
         return Samples(index, self.source.targets[index], None if fine is None else fine[index], self.is_forget[index])
 
@@ -165,6 +192,11 @@ def _rows(phase: Phase, samples: Samples) -> Tensor:
     if not torch.isin(chosen, samples.index).all():
         raise RuntimeError(f"a phase of {phase.data!r} selected samples outside its data")
     return torch.cat([-1 - torch.arange(phase.synthetic), chosen])
+
+
+def _chunks(rows: Tensor, size: int) -> list[Tensor]:
+    """Consecutive pieces; none of no rows."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 class EvaluationLoader:
@@ -186,7 +218,7 @@ class EvaluationLoader:
     def __iter__(self) -> Iterator[EvaluationBatch]:
         """This rank's share of every global batch."""
         for name, (source, index) in self.parts.items():
-            shares = [share(batch, self.place.rank, self.place.world) for batch in index.split(self.batch_size)]
+            shares = [share(batch, self.place.rank, self.place.world) for batch in _chunks(index, self.batch_size)]
             images = source.stream([rows for rows, _ in shares])
             for rows, weight in shares:
                 part = torch.full_like(rows, PARTS.index(name))
