@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 
 from supreme import __version__
 from supreme.errors import SupremeError, UnknownNameError
@@ -62,9 +63,10 @@ def _dispatch(words: list[str]) -> int:
         return 0 if words else 2
     if words[0] not in COMMANDS:
         raise UnknownNameError("command", words[0], COMMANDS, "'supreme --help' explains them.")
-    here = str(os.getcwd())
+    here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # so that ``--method my_pkg.MyMethod`` finds a package that is not installed
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not hold back those that work
     module = import_module(f"supreme.cli.{COMMANDS[words[0]][0]}")
     return int(module.main(words[0], words[1:]))
 

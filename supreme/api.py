@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ from supreme.methods.base import UnlearningMethod
 from supreme.metrics.base import EvaluationMetric
 from supreme.models.build import reinitialise
 from supreme.scenarios.given_sets import GivenSets
-from supreme.seeding import derive
+from supreme.scenarios.source import length, pair
+from supreme.seeding import derive, isolated
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,17 @@ class Unlearned:
     """What :func:`unlearn` returns.
 
     Attributes:
-        model: M_u, on the CPU, in evaluation mode; the original is left as it was.
-        time_s: wall-clock of the procedure alone, in seconds.
-        peak_memory_bytes: peak accelerator memory (host memory without an accelerator) minus the value before.
-        utilisation: mean compute utilisation in [0, 1].
+        model: M_u, on the device of the original, in evaluation mode; the original is left as it was.
+        time_s: wall-clock of the procedure alone, in seconds; None if nothing was done (Original).
+        peak_memory_bytes: peak accelerator memory (host memory without an accelerator) minus the value before; None
+            where it cannot be measured.
+        utilisation: mean compute utilisation in [0, 1]; None where it cannot be measured.
     """
 
     model: nn.Module
-    time_s: float
-    peak_memory_bytes: float
-    utilisation: float
+    time_s: float | None
+    peak_memory_bytes: float | None
+    utilisation: float | None
 
 
 def unlearn(
@@ -62,14 +65,15 @@ def unlearn(
 
     Args:
         model: images (N, C, H, W) -> logits (N, K); left untouched.
-        method: name (``"LFSSD"``), dotted path, class or instance of an :class:`UnlearningMethod`.
+        method: name (``"LFSSD"``), dotted path, class or instance of an :class:`UnlearningMethod`; an instance works
+            on a copy of the original that it was made with, and keeps its own seed.
         forget: D_f, a Dataset of (image tensor (C, H, W), class); served as it is, without any transform.
         retain: D_r, likewise.
         num_classes: number of logits; None asks the model with one image.
         forget_class: class or classes to be forgotten, for methods that need to know (UNSIR, RandomLabels).
         batch_size: rows of a global batch, over all devices.
         shuffle: False serves batches in the data's own order; D is retain followed by forget.
-        seed: unlearning seed s_u.
+        seed: unlearning seed s_u; the global random generators are left as they were.
         accelerator: as in ``lightning.Trainer``.
         devices: as in ``lightning.Trainer``.
         strategy: as in ``lightning.Trainer``; ``"fsdp"`` is FSDP2.
@@ -83,7 +87,8 @@ def unlearn(
     Raises:
         UnknownNameError: if there is no such method.
         ConfigError: if an argument is unknown or outside its range.
-        DataError: if a set is empty or its items are not (image tensor, class).
+        DataError: if a set is empty, its items are not (image tensor, class), or a class is not below the number of
+            logits.
         NotApplicableError: if the method needs a class and none is given.
 
     Example:
@@ -95,14 +100,18 @@ def unlearn(
         >>> type(result.model).__name__
         'Sequential'
     """
-    classes = (forget_class,) if isinstance(forget_class, int) else forget_class
-    count = count_classes(model, retain) if num_classes is None else num_classes
-    scenario = GivenSets(
-        forget, retain, count, forget_classes=classes, batch_size=batch_size, shuffle=shuffle, num_workers=num_workers
-    )
-    module = make_method(method, model, {"seed": seed, **arguments}, explicit=bool(arguments))
     clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
-    with hushed():
+    with hushed(), isolated(seed):
+        scenario = GivenSets(
+            forget,
+            retain,
+            count_classes(model, retain) if num_classes is None else num_classes,
+            forget_classes=_classes(forget_class),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            num_workers=num_workers,
+        )
+        module = make_method(method, model, {"seed": seed, **arguments}, explicit=bool(arguments))
         trainer = quiet_trainer(
             accelerator, devices, strategy, precision, callbacks=[clock, memory, load_], max_epochs=1
         )
@@ -153,30 +162,34 @@ def evaluate(
         num_workers: processes that read ahead, for datasets that are not in memory.
 
     Returns:
-        Values by key: ``<set>/<metric>`` with set ``whole``, ``retain`` or ``forget``, else ``<metric>``; ``<key>_gap`` is
-        the value of M_u minus that of M_r. Fractions are in [0, 1].
+        Values by key: ``<set>/<metric>`` with set ``whole``, ``retain`` or ``forget``, else ``<metric>``;
+        ``<key>_gap`` is the value of M_u minus that of M_r. Fractions are in [0, 1]. The networks are left as they are.
 
     Raises:
         UnknownNameError: if there is no such metric.
         DataError: if a set is empty or its items are not (image tensor, class).
     """
-    count = count_classes(unlearned, retain_test)
-    scenario = GivenSets(
-        forget_train,
-        retain_train,
-        count,
-        forget_test=forget_test,
-        retain_test=retain_test,
-        evaluation_batch_size=batch_size,
-        num_workers=num_workers,
-    )
-    request = scenario.request.fingerprint
-    teacher = _teacher(unlearned, derive(request, "incompetent teacher")) if incompetent is None else incompetent
     chosen = None if metrics is None else [make_metric(metric, seed) for metric in metrics]
-    references = [_copy(network) for network in (retrained, original)]
-    with hushed():
+    with hushed(), isolated(seed):
+        scenario = GivenSets(
+            forget_train,
+            retain_train,
+            count_classes(unlearned, retain_test),
+            forget_test=forget_test,
+            retain_test=retain_test,
+            evaluation_batch_size=batch_size,
+            num_workers=num_workers,
+        )
+        request = scenario.request.fingerprint
+        teacher = _teacher(unlearned, derive(request, "incompetent teacher")) if incompetent is None else incompetent
         evaluation = Evaluation(
-            copy.deepcopy(unlearned), *references, teacher, metrics=chosen, random=forget_test is None, seed=seed
+            copy.deepcopy(unlearned),
+            retrained=copy.deepcopy(retrained),
+            original=copy.deepcopy(original),
+            incompetent=copy.deepcopy(teacher),
+            metrics=chosen,
+            random=forget_test is None,
+            seed=seed,
         )
         trainer = quiet_trainer(accelerator, devices, strategy, precision)
         trainer.test(evaluation, datamodule=scenario, verbose=False)
@@ -199,7 +212,7 @@ def make_method(
 
     Raises:
         UnknownNameError: if there is no such method.
-        ConfigError: if an argument is unknown, or is given beside an instance.
+        ConfigError: if an argument is unknown, missing, outside its range, or given beside an instance.
     """
     if isinstance(method, UnlearningMethod):
         if explicit:
@@ -208,8 +221,14 @@ def make_method(
     chosen = load(resolve("methods", method)) if isinstance(method, str) else method
     if not (isinstance(chosen, type) and issubclass(chosen, UnlearningMethod)):
         raise ConfigError(f"Expected an UnlearningMethod, got {chosen!r}; subclass supreme.methods.UnlearningMethod.")
-    check_arguments(chosen, arguments)
-    return chosen(original, **arguments)
+    given = dict(arguments)
+    own_seed = "seed" in inspect.signature(chosen).parameters
+    seed = 0 if own_seed else given.pop("seed", 0)
+    check_arguments(chosen, given, taken=1)
+    made = chosen(original, **given)
+    if not own_seed:
+        made.seed = seed
+    return made
 
 
 def make_metric(
@@ -237,36 +256,52 @@ def make_metric(
     return chosen(**{"seed": seed, **given} if takes_seed else given)
 
 
-def check_arguments(component: type, arguments: Mapping[str, Any]) -> None:
+def check_arguments(component: type, arguments: Mapping[str, Any], taken: int = 0) -> None:
     """Refuse arguments that a component does not take, naming the nearest ones.
 
+    Args:
+        component: class whose constructor is going to be called.
+        arguments: arguments by name.
+        taken: number of leading parameters that are given by position.
+
     Raises:
-        ConfigError: if an argument is unknown.
+        ConfigError: if an argument is unknown or a required one is missing.
     """
-    parameters = inspect.signature(component).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return
+    signature = inspect.signature(component)
+    parameters = list(signature.parameters.values())[taken:]
+    names = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
     for name in arguments:
-        if name not in parameters:
-            near = nearest(name, parameters)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it takes {', '.join(parameters)}."
+        if name not in names and len(names) == len(parameters):
+            near = nearest(name, names)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it takes {', '.join(names)}."
             raise ConfigError(f"{component.__name__} has no argument '{name}'; {hint}")
+    try:
+        signature.bind(*[None] * taken, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"{component.__name__} cannot be made: {error}; give it as an argument.") from None
 
 
 def count_classes(model: nn.Module, dataset: Dataset[Any]) -> int:
     """Number of logits, from one forward pass.
 
+    Args:
+        model: images (N, C, H, W) -> logits (N, K); left as it is.
+        dataset: items (image tensor (C, H, W), class).
+
     Raises:
-        DataError: if the set is empty or the model does not answer with (N, K) logits.
+        DataError: if the set is empty, its items are something else, or the model does not answer with logits.
     """
-    if len(dataset) == 0:  # type: ignore[arg-type]
+    if length(dataset) == 0:
         raise DataError("Expected samples in every set, but the retain set is empty.")
     parameter = next(model.parameters(), torch.zeros(()))
-    image = torch.as_tensor(dataset[0][0])[None].to(parameter)
-    training = model.training
-    with torch.no_grad():
-        logits = model.eval()(image)
-    model.train(training)
+    image = pair(dataset, 0)[0][None].to(parameter)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            logits = model.eval()(image)
+    finally:
+        for module, training in modes:
+            module.training = training
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         raise DataError("Expected a model that maps images (N, C, H, W) to logits (N, K); wrap it so that it does.")
     return int(logits.shape[1])
@@ -278,8 +313,15 @@ def _like_before(model: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Modu
     return network.eval()
 
 
-def _copy(model: nn.Module | None) -> nn.Module | None:
-    return None if model is None else copy.deepcopy(model)
+def _classes(forget_class: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """The forget classes as whole numbers, one or several."""
+    if forget_class is None:
+        return None
+    try:
+        several = isinstance(forget_class, Sequence)
+        return tuple(map(operator.index, forget_class if several else (forget_class,)))  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigError(f"Expected forget_class as a class number or a list of them, got {forget_class!r}.") from None
 
 
 def _teacher(model: nn.Module, seed: int) -> nn.Module | None:

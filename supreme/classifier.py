@@ -1,7 +1,7 @@
 """ImageClassifier: what is trained, M_o and M_r alike."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -82,15 +82,24 @@ class Recipe:
         epoch = step // steps_per_epoch + 1
         return self.lr * self.gamma ** sum(milestone <= epoch for milestone in self.milestones)
 
-    def optimizers(self, parameters: Iterable[nn.Parameter], steps_per_epoch: int, epochs: int) -> dict[str, Any]:
-        """Optimiser and per-step schedule in the form of ``configure_optimizers``."""
+    def optimizers(
+        self, parameters: Iterable[nn.Parameter], steps_per_epoch: Callable[[], int], epochs: int
+    ) -> dict[str, Any]:
+        """Optimiser and per-step schedule in the form of ``configure_optimizers``.
+
+        Args:
+            parameters: what learns.
+            steps_per_epoch: called from the first step on. (The Trainer must not be made to count its batches earlier:
+                it would set up the loader before a checkpoint has told it where to go on.)
+            epochs: number of epochs.
+        """
         optimizer: torch.optim.Optimizer
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         else:
-            optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.rate(step, steps_per_epoch, epochs) / self.lr
+            optimizer, lambda step: self.rate(step, steps_per_epoch() if step else 1, epochs) / self.lr
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -217,9 +226,12 @@ class ImageClassifier(DistributedModule):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule of the recipe over the Trainer's epochs."""
-        steps = self.trainer.estimated_stepping_batches  # makes the Trainer count the batches
         epochs = self.trainer.max_epochs or -1
-        if epochs < 1 or not math.isfinite(steps):
-            raise ConfigError(f"Expected max_epochs >= 1 for the schedule, got {epochs}; set trainer.max_epochs.")
-        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        return self.recipe.optimizers(self.model.parameters(), per_epoch, epochs)
+        if epochs < 1:
+            raise ConfigError(
+                f"Expected max_epochs >= 1 for the schedule, got {self.trainer.max_epochs}; set trainer.max_epochs."
+            )
+        return self.recipe.optimizers(self.model.parameters(), self._steps_per_epoch, epochs)
+
+    def _steps_per_epoch(self) -> int:
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)

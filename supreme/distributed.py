@@ -91,9 +91,8 @@ class DistributedModule(LightningModule):
         """Shard the network and the frozen models under FSDP2; other strategies wrap by themselves.
 
         Raises:
-            ConfigError: under Lightning's first FSDP and under tensor parallelism.
+            ConfigError: under tensor parallelism.
         """
-        _check_strategy(getattr(self._trainer, "strategy", None))
         mesh = self.device_mesh
         if mesh is None:
             return
@@ -113,7 +112,12 @@ class DistributedModule(LightningModule):
         restore_batch_norm(self.model)
 
     def place_frozen(self) -> None:
-        """Move the frozen models to the device and, where the precision converted the network, to its type."""
+        """Move the frozen models to the device and, where the precision converted the network, to its type.
+
+        Raises:
+            ConfigError: under Lightning's first FSDP.
+        """
+        _check_strategy(self.trainer.strategy)
         for frozen in self._frozen():
             ours, theirs = (_float_type(network) for network in (self.model, frozen.model))
             frozen.model.to(self.device, ours if ours != theirs else None)

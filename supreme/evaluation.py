@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from supreme.batch import PARTS, EvaluationBatch
-from supreme.distributed import DistributedModule, Frozen
+from supreme.distributed import DistributedModule, Frozen, reshard
 from supreme.errors import CheckpointError
 from supreme.metrics.base import EvaluationMetric
 from supreme.metrics.suite import Suite, default_metrics
@@ -28,7 +28,7 @@ class Outputs(NamedTuple):
     """
 
     part: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     target: Tensor
     logits: Tensor
 
@@ -87,8 +87,8 @@ class Evaluation(DistributedModule):
     Afterwards :attr:`scores` holds the values, :attr:`outputs` the logits by model.
 
     Args:
-        unlearned: M_u.
-        retrained: M_r; without it the comparisons and gaps are left out.
+        unlearned: M_u; put into evaluation mode.
+        retrained: M_r; without it the comparisons and gaps are left out. Frozen here, as the two others are.
         original: M_o; only ZRF looks at it.
         incompetent: a network with random weights; without it ZRF is left out.
         outputs: outputs by model (``"retrained"``, ``"original"``, ``"incompetent"``) that need no forward pass.
@@ -128,7 +128,7 @@ class Evaluation(DistributedModule):
         self.outputs: dict[str, Outputs] = {}
         self._needed = {name: self.suite.parts(name) for name in ("unlearned", *self.frozen_names)}
         self._needed["unlearned"] |= frozenset(parts)
-        if self._needed["retrained"]:
+        if retrained is not None or "retrained" in self.given:
             self._needed["retrained"] |= self.suite.parts("unlearned")  # M_r's own values, for the gaps
         self._tables = nn.ModuleDict()
 
@@ -137,10 +137,14 @@ class Evaluation(DistributedModule):
         """Size, mean and standard deviation that the network asks for, None without a wish."""
         return getattr(self.model, "input_spec", None)
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """Names of :data:`supreme.batch.PARTS` that have to be served; one at least, or Lightning would skip the test."""
+        return frozenset[str]().union(*self._needed.values()) or frozenset({"retain_test"})
+
     def on_test_start(self) -> None:
         """Move the reference models to the device."""
-        for frozen in self._frozen():
-            frozen.model.to(self.device)
+        self.place_frozen()
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Forward each model that a metric of this part needs and update the metrics."""
@@ -163,6 +167,7 @@ class Evaluation(DistributedModule):
         if self.retrained is not None:
             models["retrained_model"] = self.retrained.model
         if self.suite.copies:
+            reshard(*models.values())
             self.suite.update_models(models)
             self.scores = self.suite.compute()
         self.outputs = {name: self._rows(table) for name, table in self._tables.items()}
@@ -192,6 +197,6 @@ class Evaluation(DistributedModule):
     def _keep(self, name: str, columns: Mapping[str, Tensor], logits: Tensor) -> None:
         if name not in self._tables:
             self._tables[name] = _OutputTable(1 + logits.shape[1]).to(self.device)
-        table = self._tables[name]
+        table: Any = self._tables[name]
         target, wide = (value.to(table.device).double() for value in (columns["target"][:, None], logits))
-        table.update(columns["part"], columns["index"], torch.cat([target, wide], dim=1))  # type: ignore[operator]
+        table.update(columns["part"], columns["index"], torch.cat([target, wide], dim=1))

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import get_args
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from supreme.cli.console import open_console
 from supreme.cli.options import Options
 from supreme.components import Component, Kind, listing
 from supreme.errors import UnknownNameError
@@ -31,7 +31,7 @@ def main(command: str, words: Sequence[str]) -> int:
     known = next((name for name in KINDS if kind in (name, name.removesuffix("s"))), None)
     if known is None:
         raise UnknownNameError("kind of component", kind, KINDS)
-    Console().print(_table(known, listing(known)))
+    open_console().print(_table(known, listing(known)))
     return 0
 
 

@@ -48,7 +48,9 @@ def plan_file(text: str) -> Path:
 
 def shipped_plans() -> list[str]:
     """Names of the plans that come with the package."""
-    return sorted({file.stem for root in _roots() for pattern in ("*.yaml", "plans/*.yaml") for file in root.glob(pattern)})
+    return sorted(
+        {file.stem for root in _roots() for pattern in ("*.yaml", "plans/*.yaml") for file in root.glob(pattern)}
+    )
 
 
 def _roots() -> Iterator[Path]:

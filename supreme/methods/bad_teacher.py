@@ -1,6 +1,7 @@
 """BadTeacher: distil from an incompetent teacher on D_f and from M_o on D_r."""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -11,7 +12,7 @@ from supreme.batch import Batch, ForgetRequest, Phase, Samples
 from supreme.distributed import Frozen
 from supreme.errors import ConfigError
 from supreme.functional.distillation import two_teachers
-from supreme.methods.base import UnlearningMethod
+from supreme.methods.base import UnlearningMethod, check_positive
 from supreme.models.build import reinitialise
 from supreme.seeding import derive, generator
 
@@ -22,12 +23,12 @@ class BadTeacher(UnlearningMethod):
     Args:
         original: M_o; also the competent teacher.
         epochs: passes over D_f and the drawn part of D_r, at least 1.
-        lr: learning rate of Adam.
+        lr: learning rate of Adam, > 0.
         temperature: T > 0 of both softmax outputs.
         retain_fraction: share of D_r that is drawn once, in [0, 1]; ``floor(fraction * n_r)`` samples.
         batch_size: rows of a global batch; None takes the scenario's.
         incompetent_teacher: network to use instead of a drawn one; frozen here.
-        retain_indices: int64, positions in D to use instead of the drawn part of D_r.
+        retain_indices: int64, positions in D of the samples of D_r to use instead of drawn ones.
         teacher_seed: seed of the incompetent teacher; None derives it from the forget request, so that all methods
             and metrics of a target share it.
         reduction: ``"sample"`` averages the KL divergence over samples; ``"published"`` over samples and classes.
@@ -36,7 +37,7 @@ class BadTeacher(UnlearningMethod):
     Raises:
         ConfigError: if an argument is outside its range, or a parameter of the network cannot be initialised anew.
 
-    Needs: D_f and D_r without labels. Under DDP and DeepSpeed every rank holds both teachers whole; FSDP2 shards them.
+    Needs: D_f and D_r, no labels. Under DDP and DeepSpeed every rank holds both teachers whole; FSDP2 shards them.
 
     Reference: Chundawat, Tarun, Mandal, Kankanhalli 2023, arXiv:2205.08096, equation 3.
 
@@ -67,9 +68,11 @@ class BadTeacher(UnlearningMethod):
         seed: int = 0,
     ) -> None:
         super().__init__(original, seed)
-        if not temperature > 0 or not 0 <= retain_fraction <= 1:
+        check_positive(epochs=epochs, lr=lr, temperature=temperature)
+        if not 0 <= retain_fraction <= 1 or reduction not in ("sample", "published"):
             raise ConfigError(
-                f"Expected temperature > 0 and retain_fraction in [0, 1], got {temperature} and {retain_fraction}."
+                "Expected retain_fraction in [0, 1] and reduction 'sample' or 'published', got "
+                f"{retain_fraction} and {reduction!r}."
             )
         self.epochs, self.lr, self.temperature, self.batch_size = epochs, lr, temperature, batch_size
         self.retain_fraction, self.retain_indices = retain_fraction, retain_indices
@@ -101,13 +104,18 @@ class BadTeacher(UnlearningMethod):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without weight decay."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.lr)
+        return torch.optim.Adam(self.model.parameters(), lr=self.lr, fused=True)
 
     def _forget_and_drawn(self, samples: Samples) -> Tensor:
         retain = samples.index[~samples.forget]
-        if self.retain_indices is not None:
-            drawn = torch.as_tensor(self.retain_indices)
-        else:
+        if self.retain_indices is None:
             order = torch.randperm(len(retain), generator=generator(self.seed, "retain draw"))
-            drawn = retain[order[: int(self.retain_fraction * len(retain))]]
+            size = math.floor(round(self.retain_fraction * len(retain), 9))  # 0.57 * 100 is 56.99999999999999
+            drawn = retain[order[:size]]
+        else:
+            drawn = torch.as_tensor(self.retain_indices, dtype=torch.int64)
+            if len(set(drawn.tolist())) != len(drawn) or not torch.isin(drawn, retain).all():
+                raise ConfigError(
+                    "Expected retain_indices to be positions of D_r in D, each once; D_f is served anyway."
+                )
         return torch.cat([samples.index[samples.forget], drawn]).sort().values

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.nn import functional
@@ -109,12 +110,7 @@ class UnlearningMethod(DistributedModule):
                 f"{type(self).__name__} needs a scenario, for example "
                 "Trainer().fit(method, datamodule=FullClass(forget=0))."
             )
-        if "class" in self.needs and request.forget_classes is None:
-            raise NotApplicableError(
-                f"{type(self).__name__} needs a class to forget, and this request forgets samples drawn at random; "
-                "name the class (forget_class) or choose another method."
-            )
-        self._check_trainer()
+        self.check(request, self.trainer)
         self.request, self._phase = request, -1
         self.finished = not self.phases
         self.prepare(request)
@@ -125,6 +121,8 @@ class UnlearningMethod(DistributedModule):
         if batch.step.phase == self._phase:
             return
         resumed = (batch.step.epoch, batch.step.number) != (0, 0)
+        if self._phase < 0:
+            self._check_start(resumed or batch.step.phase > 0)
         self._phase = batch.step.phase
         phase = self.phases[self._phase]
         self.model.train(phase.mode == "train")
@@ -145,7 +143,7 @@ class UnlearningMethod(DistributedModule):
         """Close the phase and, after the last batch, edit the weights and stop the Trainer."""
         if batch.step.last_of_phase:
             self.end_phase(batch.step.phase)
-        if batch.step.last or self.trainer.is_last_batch:
+        if batch.step.last or (_is_trial(self.trainer) and self.trainer.is_last_batch):
             self.finish()
             self.model.eval()
             self.finished = True
@@ -164,9 +162,32 @@ class UnlearningMethod(DistributedModule):
                 "stops the Trainer early (max_time, a callback) and start again."
             )
 
-    def _check_trainer(self) -> None:
-        """Refuse settings under which the weights would silently not be those of the method."""
-        trainer, name = self.trainer, type(self).__name__
+    def _check_start(self, resumed: bool) -> None:
+        """Refuse a checkpoint from which the work cannot go on."""
+        if self.trainer.current_epoch > 0:
+            raise ConfigError(f"The checkpoint is of a finished {type(self).__name__}; its weights are those of M_u.")
+        if resumed and not self.resumes:
+            raise ConfigError(
+                f"{type(self).__name__} cannot go on from a checkpoint; leave ckpt_path out and run it from the start."
+            )
+
+    def check(self, request: ForgetRequest, trainer: Trainer) -> None:
+        """Find out whether the method can serve a request, and under which settings its weights would not be its own.
+
+        Args:
+            request: what is to be forgotten.
+            trainer: the Trainer of the coming fit.
+
+        Raises:
+            NotApplicableError: if the method needs a class and the request names none.
+            ConfigError: if the Trainer would silently change what the method does.
+        """
+        name = type(self).__name__
+        if "class" in self.needs and request.forget_classes is None:
+            raise NotApplicableError(
+                f"{name} needs a class to forget, and this request forgets samples drawn at random; "
+                "name the class (forget_class) or choose another method."
+            )
         if trainer.accumulate_grad_batches != 1 or trainer.gradient_clip_val:
             raise ConfigError(
                 f"{name} sets its own updates: expected accumulate_grad_batches=1 and no gradient clipping, got "
@@ -174,15 +195,18 @@ class UnlearningMethod(DistributedModule):
             )
         if trainer.current_epoch > 0:
             raise ConfigError(f"{name} needs a Trainer that has fitted nothing yet; make a new one for each fit.")
-        if trainer.ckpt_path is not None and not self.resumes:
-            raise ConfigError(f"{name} cannot go on from a checkpoint; leave ckpt_path out and run it from the start.")
-        limits = (trainer.max_steps, trainer.limit_train_batches, trainer.min_epochs or 1, trainer.min_steps)
-        if not getattr(trainer, "fast_dev_run", False) and (limits != (-1, 1.0, 1, None) or trainer.max_epochs == 0):
+        part = trainer.limit_train_batches != 1.0 or isinstance(trainer.limit_train_batches, int)  # 1 is one batch
+        limited = trainer.max_steps != -1 or (trainer.min_epochs or 1) > 1 or trainer.min_steps is not None
+        if not _is_trial(trainer) and (part or limited or trainer.max_epochs == 0):
             raise ConfigError(
                 f"{name} knows how long it has to run: leave max_steps, min_steps, min_epochs and limit_train_batches "
                 f"alone and max_epochs above 0 (got {trainer.max_steps}, {trainer.min_steps}, {trainer.min_epochs}, "
                 f"{trainer.limit_train_batches} and {trainer.max_epochs}), or use fast_dev_run for a trial."
             )
+
+
+def _is_trial(trainer: Trainer) -> bool:
+    return bool(getattr(trainer, "fast_dev_run", False))
 
 
 def check_positive(**values: float) -> None:

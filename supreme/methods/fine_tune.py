@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from supreme.batch import Phase
-from supreme.methods.base import UnlearningMethod
+from supreme.methods.base import UnlearningMethod, check_positive
 
 
 class FineTune(UnlearningMethod):
@@ -16,11 +16,14 @@ class FineTune(UnlearningMethod):
     Args:
         original: M_o.
         epochs: passes over D_r, at least 1.
-        lr: learning rate of SGD, constant.
+        lr: learning rate of SGD, > 0, constant.
         momentum: of SGD, in [0, 1).
         weight_decay: L2 term of SGD.
         augment: whether D_r is augmented as in training.
         seed: unlearning seed s_u; drives the order.
+
+    Raises:
+        ConfigError: if ``epochs`` or ``lr`` is not above 0.
 
     Needs: D_r and labels; never reads D_f.
 
@@ -48,6 +51,7 @@ class FineTune(UnlearningMethod):
         seed: int = 0,
     ) -> None:
         super().__init__(original, seed)
+        check_positive(epochs=epochs, lr=lr)
         self.epochs, self.lr, self.momentum, self.weight_decay = epochs, lr, momentum, weight_decay
         self.augment = augment
 

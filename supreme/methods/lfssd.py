@@ -17,12 +17,12 @@ class LFSSD(SSD):
     Args:
         original: M_o.
         selection_weight: alpha > 0; larger selects fewer weights.
-        dampening: lambda >= 0; smaller shrinks more.
-        full_importance: importances of D by parameter name, computed before; saves the pass over D.
+        dampening: lambda >= 0, finite; smaller shrinks more.
+        full_importance: importances of D by parameter name, as in :class:`SSD`; saves the pass over D.
         seed: has no effect, as nothing is drawn.
 
     Raises:
-        ConfigError: if ``selection_weight`` <= 0 or ``dampening`` < 0.
+        ConfigError: if ``selection_weight`` <= 0, ``dampening`` < 0, or ``full_importance`` does not fit the network.
 
     Needs: D_f and D_r without labels; one forward and backward pass over D and D_f.
 

@@ -1,14 +1,17 @@
 """Original: the model as it is, the lower anchor of every table."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
+from supreme.batch import Phase
+from supreme.distributed import NoStep
 from supreme.methods.base import UnlearningMethod
 
 
 class Original(UnlearningMethod):
     """Do nothing: M_u is M_o. The row that every method has to beat.
 
-    It has no phases and is never fitted; plans evaluate M_o itself.
+    It has no phases, so a fit does nothing; plans evaluate M_o itself.
 
     Args:
         original: M_o.
@@ -23,6 +26,10 @@ class Original(UnlearningMethod):
     needs: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def phases(self) -> list[object]:  # type: ignore[override]
+    def phases(self) -> Sequence[Phase]:
         """Nothing to read."""
         return []
+
+    def configure_optimizers(self) -> NoStep:
+        """No weight moves."""
+        return NoStep(self.model.parameters())

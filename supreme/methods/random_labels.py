@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from supreme.batch import Batch, ForgetRequest, Phase
 from supreme.errors import ConfigError
-from supreme.methods.base import UnlearningMethod
+from supreme.methods.base import UnlearningMethod, check_positive
 from supreme.seeding import derive, uniform
 
 
@@ -22,13 +22,14 @@ class RandomLabels(UnlearningMethod):
     Args:
         original: M_o.
         epochs: passes over D, at least 1.
-        lr: learning rate of Adam.
+        lr: learning rate of Adam, > 0.
         batch_size: rows of a global batch; None takes the scenario's.
         labels: int64 (n_f,), the labels to use instead of drawn ones, in the order of D_f.
         seed: unlearning seed s_u; drives labels and order.
 
     Raises:
-        ConfigError: if ``labels`` does not have one label in [0, K) per forget sample, or no class is left to draw.
+        ConfigError: if ``epochs`` or ``lr`` is not above 0, ``labels`` does not have one label in [0, K) per forget
+            sample, or no class is left to draw.
 
     Needs: D_f, D_r and labels.
 
@@ -54,7 +55,9 @@ class RandomLabels(UnlearningMethod):
         seed: int = 0,
     ) -> None:
         super().__init__(original, seed)
-        self.epochs, self.lr, self.batch_size, self.labels = epochs, lr, batch_size, labels
+        check_positive(epochs=epochs, lr=lr)
+        self.epochs, self.lr, self.batch_size = epochs, lr, batch_size
+        self.labels = None if labels is None else torch.as_tensor(labels)
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -68,11 +71,12 @@ class RandomLabels(UnlearningMethod):
             if len(request.forget_classes or (0,)) >= classes:
                 raise ConfigError(f"RandomLabels has no class left to draw: {classes} classes, all to be forgotten.")
             return
-        labels = torch.as_tensor(self.labels)
-        if labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
+        given = self.labels
+        whole = not (given.is_floating_point() or given.dtype == torch.bool)
+        if not whole or given.shape != (count,) or bool(((given < 0) | (given >= classes)).any()):
             raise ConfigError(
-                f"Expected {count} labels in [0, {classes}), one per forget sample, got shape {tuple(labels.shape)} "
-                f"with values {labels.min().item()} to {labels.max().item()}."
+                f"Expected {count} whole numbers in [0, {classes}) as labels, one per forget sample, got "
+                f"{given.dtype} of shape {tuple(given.shape)}; give them in the order of D_f."
             )
 
     def loss(self, batch: Batch) -> Tensor:
@@ -91,7 +95,7 @@ class RandomLabels(UnlearningMethod):
             raise RuntimeError("labels exist once the method has been set up")
         if self.labels is not None:
             where = torch.searchsorted(self.request.forget_index.to(index.device), index)
-            given = torch.as_tensor(self.labels, device=index.device)
+            given = self.labels.to(index.device, torch.int64)
             return given[where.clamp(max=len(given) - 1)]
         draw = uniform(derive(self.seed, "random labels"), 0, index, 1)[:, 0]
         if self.request.forget_classes is None:
@@ -102,4 +106,4 @@ class RandomLabels(UnlearningMethod):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without weight decay."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.lr)
+        return torch.optim.Adam(self.model.parameters(), lr=self.lr, fused=True)

@@ -7,8 +7,7 @@ from torch import nn
 
 from supreme.batch import ForgetRequest, Phase
 from supreme.classifier import Recipe
-from supreme.errors import ConfigError
-from supreme.methods.base import UnlearningMethod
+from supreme.methods.base import UnlearningMethod, check_positive
 from supreme.models.build import reinitialise
 
 
@@ -25,7 +24,7 @@ class Retrain(UnlearningMethod):
         seed: unlearning seed s_u; drives initial weights, order and augmentation.
 
     Raises:
-        ConfigError: if a parameter of the network cannot be initialised anew.
+        ConfigError: if ``epochs`` is below 1 or a parameter of the network cannot be initialised anew.
 
     Needs: D_r and labels; never reads D_f.
 
@@ -47,8 +46,7 @@ class Retrain(UnlearningMethod):
         seed: int = 0,
     ) -> None:
         super().__init__(original, seed)
-        if epochs < 1:
-            raise ConfigError(f"Expected epochs >= 1, got {epochs}.")
+        check_positive(epochs=epochs)
         self.epochs = epochs
         self.recipe = Recipe(**recipe) if isinstance(recipe, dict) else recipe or Recipe()
 
@@ -63,6 +61,7 @@ class Retrain(UnlearningMethod):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule of the recipe over the passes."""
-        _ = self.trainer.estimated_stepping_batches  # makes the Trainer count the batches
-        steps = int(self.trainer.num_training_batches) // self.epochs
-        return self.recipe.optimizers(self.model.parameters(), steps, self.epochs)
+        return self.recipe.optimizers(self.model.parameters(), self._steps_per_pass, self.epochs)
+
+    def _steps_per_pass(self) -> int:
+        return max(1, int(self.trainer.num_training_batches) // self.epochs)  # a trial run has fewer steps than passes

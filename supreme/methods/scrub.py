@@ -9,23 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from supreme.batch import Batch, ForgetRequest, Phase
-from supreme.distributed import Frozen, add_to_gradient, local_weight, loss_scale, pieces, whole_norm
+from supreme.distributed import Frozen, add_to_gradient, local_piece, local_weight, loss_scale, pieces, whole_norm
 from supreme.errors import ConfigError
 from supreme.functional.distillation import divergence_from_teacher
-from supreme.methods.base import UnlearningMethod
+from supreme.methods.base import UnlearningMethod, check_positive
 
 
 class SCRUB(UnlearningMethod):
     """Scalable remembering and unlearning unbound: alternate between leaving and following the teacher M_o.
 
     Epochs 1 to ``max_steps`` begin with a pass over D_f that maximises the distillation loss
-    KD = T^2 KL(teacher || student); every epoch has a pass over D_r that minimises gamma CE + alpha KD. An optional term
-    ``smoothing`` * sum over parameter tensors of ||theta - theta_o||_2 pulls towards M_o in both.
+    KD = T^2 KL(teacher || student); every epoch has a pass over D_r that minimises gamma CE + alpha KD. An optional
+    term ``smoothing`` * sum over parameter tensors of ||theta - theta_o||_2 pulls towards M_o in both.
 
     Args:
         original: M_o; also the teacher.
         epochs: E, at least 1.
-        lr: learning rate of Adam (or SGD).
+        lr: learning rate of Adam (or SGD), > 0.
         gamma: weight of the cross-entropy on D_r.
         alpha: weight of the distillation loss on D_r.
         smoothing: weight of the distance to M_o; the paper has none.
@@ -43,7 +43,8 @@ class SCRUB(UnlearningMethod):
     Raises:
         ConfigError: if an argument is outside its range.
 
-    Needs: D_f without labels, D_r and labels. Under DDP and DeepSpeed every rank holds the teacher whole; FSDP2 shards it.
+    Needs: D_f without labels, D_r and labels. Under DDP and DeepSpeed every rank holds the teacher whole; FSDP2
+    shards it.
 
     Reference: Kurmanji, Triantafillou, Hayes, Triantafillou 2023, arXiv:2302.09880, equations 3 and 4.
 
@@ -77,11 +78,9 @@ class SCRUB(UnlearningMethod):
         seed: int = 0,
     ) -> None:
         super().__init__(original, seed)
-        if epochs < 1 or max_steps < 0 or not temperature > 0 or optimizer not in ("adam", "sgd"):
-            raise ConfigError(
-                "Expected epochs >= 1, max_steps >= 0, temperature > 0 and optimizer adam or sgd, got "
-                f"{epochs}, {max_steps}, {temperature} and {optimizer!r}."
-            )
+        check_positive(epochs=epochs, lr=lr, temperature=temperature)
+        if max_steps < 0 or optimizer not in ("adam", "sgd"):
+            raise ConfigError(f"Expected max_steps >= 0 and optimizer adam or sgd, got {max_steps} and {optimizer!r}.")
         self.epochs, self.lr, self.gamma, self.alpha, self.smoothing = epochs, lr, gamma, alpha, smoothing
         self.max_steps, self.temperature, self.weight_decay = max_steps, temperature, weight_decay
         self.milestones, self.decay, self.optimizer_name, self.momentum = milestones, decay, optimizer, momentum
@@ -105,9 +104,10 @@ class SCRUB(UnlearningMethod):
         self.teacher = Frozen(copy.deepcopy(self.model))
 
     def on_train_start(self) -> None:
-        """Remember this rank's pieces of M_o, for the distance to it."""
-        if self.smoothing:
-            self._start = {name: local_weight(p).clone() for name, p in pieces(self.model)}
+        """Take this rank's pieces of M_o, for the distance to it."""
+        if self.smoothing and self.teacher is not None:
+            start = dict(self.teacher.model.named_parameters())
+            self._start = {name: local_piece(p, start[name]) for name, p in pieces(self.model)}
 
     def loss(self, batch: Batch) -> Tensor:
         """-KD on D_f, gamma CE + alpha KD on D_r; float (n,)."""
@@ -136,4 +136,4 @@ class SCRUB(UnlearningMethod):
             return torch.optim.SGD(
                 self.model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
             )
-        return torch.optim.Adam(self.model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.Adam(self.model.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)

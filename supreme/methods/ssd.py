@@ -1,5 +1,6 @@
 """SSD: selective synaptic dampening."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from supreme.batch import ForgetRequest, Phase
-from supreme.distributed import NoStep, local_gradient, local_weight, loss_scale, pieces, set_weight
+from supreme.distributed import NoStep, local_gradient, local_piece, local_weight, loss_scale, pieces, set_weight
 from supreme.errors import ConfigError
 from supreme.functional.dampening import dampen
 from supreme.methods.base import UnlearningMethod
@@ -23,19 +24,24 @@ class SSD(UnlearningMethod):
     Args:
         original: M_o.
         selection_weight: alpha > 0; larger selects fewer weights. The paper's 10.
-        dampening: lambda >= 0; smaller shrinks more. The paper's 1.
-        full_importance: importances of D by parameter name, computed before; saves the pass over D.
+        dampening: lambda >= 0, finite; smaller shrinks more. The paper's 1.
+        full_importance: importances of D by parameter name (``method.importances["full"]`` of an earlier fit on one
+            device, with the same model, data and batch size); saves the pass over D.
         seed: has no effect, as nothing is drawn.
 
+    Attributes:
+        importances: after the fit, this rank's pieces of I_D (``"full"``) and I_f (``"forget"``) by parameter name.
+
     Raises:
-        ConfigError: if ``selection_weight`` <= 0 or ``dampening`` < 0.
+        ConfigError: if ``selection_weight`` <= 0, ``dampening`` < 0, or ``full_importance`` does not fit the network.
 
     Needs: D_f, D_r and labels; one forward and backward pass over D and D_f.
 
     Reference: Foster, Schoepf, Brintrup 2023, arXiv:2308.07707, equations 4 to 7.
 
     Differs from the published code in: batches come in dataset order, so that the importances of D belong to the
-    model and the batch size alone (published: shuffled); sums are float32 or better whatever the precision.
+    model and the batch size alone (published: shuffled); sums are float32 or better whatever the precision, and the
+    loss scale of 16-mixed is taken out (published: both left as the precision has them).
 
     Example:
         >>> SSD(nn.Linear(2, 2), selection_weight=5.0).selection_weight
@@ -44,6 +50,7 @@ class SSD(UnlearningMethod):
 
     paper: ClassVar[str] = "Foster et al. 2023, arXiv:2308.07707"
     power: ClassVar[int] = 2
+    resumes: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -54,9 +61,9 @@ class SSD(UnlearningMethod):
         seed: int = 0,
     ) -> None:
         super().__init__(original, seed)
-        if not selection_weight > 0 or not dampening >= 0:
+        if not selection_weight > 0 or not 0 <= dampening < math.inf:
             raise ConfigError(
-                f"Expected selection_weight > 0 and dampening >= 0, got {selection_weight} and {dampening}."
+                f"Expected selection_weight > 0 and a finite dampening >= 0, got {selection_weight} and {dampening}."
             )
         self.selection_weight, self.dampening = selection_weight, dampening
         self._given = full_importance
@@ -74,8 +81,22 @@ class SSD(UnlearningMethod):
         return NoStep(self.model.parameters())
 
     def prepare(self, request: ForgetRequest) -> None:
-        """Start from empty importances."""
-        self.importances, self._batches = {"full": dict(self._given or {})}, 0
+        """Start from empty importances; check those that are given."""
+        self.importances, self._batches = {}, 0
+        wanted = {name: tuple(parameter.shape) for name, parameter in pieces(self.model)}
+        given = {name: tuple(value.shape) for name, value in self._given.items()} if self._given else wanted
+        if given != wanted:
+            name = next(name for name in (*wanted, *given) if wanted.get(name) != given.get(name))
+            raise ConfigError(
+                f"Expected full_importance of this network, but '{name}' has shape {given.get(name)} there and "
+                f"{wanted.get(name)} in the network; compute it with the same model."
+            )
+
+    def on_train_start(self) -> None:
+        """Take this rank's pieces of the given importances."""
+        if self._given:
+            given = self._given
+            self.importances["full"] = {name: local_piece(p, given[name]) for name, p in pieces(self.model)}
 
     def on_after_backward(self) -> None:
         """Add the batch's squared (or absolute) gradient to the importances of its set."""
@@ -96,9 +117,9 @@ class SSD(UnlearningMethod):
 
     def finish(self) -> None:
         """Dampen the selected weights, piece by piece."""
-        full, forget = self.importances["full"], self.importances.get("forget", {})
+        if self.importances.keys() != {"full", "forget"}:
+            return  # a trial run that did not get so far
         for name, parameter in pieces(self.model):
-            if name in full and name in forget:
-                weight = local_weight(parameter)
-                args = (forget[name], full[name].to(weight.device), self.selection_weight, self.dampening)
-                set_weight(parameter, dampen(weight, *args))
+            forget, full = self.importances["forget"][name], self.importances["full"][name]
+            weight = local_weight(parameter)
+            set_weight(parameter, dampen(weight, forget, full, self.selection_weight, self.dampening))

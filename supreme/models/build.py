@@ -84,6 +84,26 @@ def build(spec: NetworkSpec, num_classes: int, seed: int) -> nn.Module:
     return network
 
 
+def same_network(first: NetworkSpec, second: NetworkSpec) -> bool:
+    """Whether two specifications mean the same network: names are resolved and default arguments filled in.
+
+    Example:
+        >>> same_network(NetworkSpec("ResNet18"), NetworkSpec("supreme.models.resnet.ResNet18", {"width": 64}))
+        True
+    """
+    return _filled_in(first) == _filled_in(second)
+
+
+def _filled_in(spec: NetworkSpec) -> tuple[Any, dict[str, Any]]:
+    factory = load(resolve("models", spec.class_path))
+    try:
+        bound = inspect.signature(factory).bind_partial(**spec.init_args)
+    except (TypeError, ValueError):
+        return factory, spec.init_args
+    bound.apply_defaults()
+    return factory, {name: value for name, value in bound.arguments.items() if name != "num_classes"}
+
+
 def reinitialise(network: nn.Module, seed: int) -> nn.Module:
     """A copy of a network with fresh weights; the argument is never touched.
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from supreme.errors import CheckpointError, OutputError
-from supreme.models.build import NetworkSpec, build
+from supreme.models.build import NetworkSpec, build, same_network
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
@@ -44,7 +44,11 @@ def save_model(
         "input_spec": getattr(network, "input_spec", None),
         **about,
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in (state or network.state_dict()).items()}
+    # Copies, since weights that share memory cannot be stored.
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in (state or network.state_dict()).items()
+    }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, target)
@@ -54,16 +58,19 @@ def save_model(
     return target
 
 
-def load_model(path: str | Path, network: NetworkSpec | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(
+    path: str | Path, network: NetworkSpec | None = None, num_classes: int | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """Read a model that ``fit``, ``unlearn`` or a plan wrote.
 
     Args:
         path: folder with ``model.safetensors``, that file, or a Lightning checkpoint (``.ckpt``) of an
             ImageClassifier.
         network: what the caller expects it to be; needed where the file holds weights only.
+        num_classes: number of logits that the caller expects; needed where the file does not tell.
 
     Returns:
-        The network in evaluation mode, and what was stored about it.
+        The network on the CPU, in evaluation mode and in the type that was stored, and what was stored about it.
 
     Raises:
         CheckpointError: if it is missing, damaged, or another network than expected.
@@ -71,17 +78,36 @@ def load_model(path: str | Path, network: NetworkSpec | None = None) -> tuple[nn
     source = Path(path)
     state, about = _checkpoint(source) if source.suffix == ".ckpt" else _stored(source)
     stored = NetworkSpec(**about["network"]) if about.get("network") else None
-    if stored and network and stored != network:
+    if stored and network and not same_network(stored, network):
         raise CheckpointError(
             f"'{path}' holds {stored.class_path} with {stored.init_args}, but {network.class_path} with "
             f"{network.init_args} was asked for; leave the network out or make both agree."
         )
-    spec, classes = stored or network, about.get("num_classes")
+    spec, known = stored or network, about.get("num_classes")
+    if known is not None and num_classes not in (None, known):
+        raise CheckpointError(f"'{path}' holds a network for {known} classes, but {num_classes} were asked for.")
+    classes = num_classes if known is None else int(known)
     if spec is None or classes is None:
-        raise CheckpointError(f"'{path}' holds weights without a network; say which network they belong to.")
-    module = build(spec, int(classes), seed=0)
+        missing = "network" if spec is None else "number of classes"
+        raise CheckpointError(f"'{path}' holds weights only; say which {missing} they belong to.")
+    module = build(spec, classes, seed=0)
     _fill(module, state, path)
+    if about.get("input_spec") and not hasattr(module, "input_spec"):
+        vars(module).update(input_spec=about["input_spec"])
     return module.eval(), about
+
+
+def describe_model(path: str | Path) -> dict[str, Any]:
+    """What was stored about a model: network, number of classes, and what its maker added.
+
+    Args:
+        path: as for :func:`load_model`.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    source = Path(path)
+    return _checkpoint(source)[1] if source.suffix == ".ckpt" else _stored(source)[1]
 
 
 def _stored(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -100,7 +126,7 @@ def _checkpoint(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
         state = {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
-        return state, dict(content["hyper_parameters"])
+        return state, {**content["hyper_parameters"], "epochs": int(content["epoch"]) + 1}
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint '{source}'.") from None
     except Exception as error:  # a damaged pickle can raise almost anything
@@ -119,4 +145,5 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> N
             f"'{path}' does not fit the network: '{wrong}' has shape {found.get(wrong)} in the file and "
             f"{wanted.get(wrong)} in the network."
         )
-    module.load_state_dict(dict(state))
+    stored = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
+    module.to(stored).load_state_dict(dict(state))

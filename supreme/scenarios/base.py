@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from supreme.batch import Batch, EvaluationBatch, ForgetRequest, Phase
+from supreme.batch import PARTS, Batch, EvaluationBatch, ForgetRequest, Phase
 from supreme.datasets.base import ImageDataset, Images
 from supreme.datasets.digits import Digits
 from supreme.errors import ConfigError, DataError, OutputError
@@ -58,7 +58,7 @@ class Scenario(LightningDataModule, ABC):
         self.dataset = Digits() if dataset is None else dataset
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self._augmentation = augmentation
-        self._masks: tuple[Tensor, Tensor] | None = None
+        self._masks: tuple[Tensor, Tensor] | None = None  # of D and D', true where a sample is to be forgotten
 
     @abstractmethod
     def select(self, images: Images, train: bool) -> Tensor:
@@ -84,6 +84,9 @@ class Scenario(LightningDataModule, ABC):
 
     def setup(self, stage: str | None = None) -> None:
         """Split D and D' into forget and retain parts."""
+        self._forget_masks()
+
+    def _forget_masks(self) -> tuple[Tensor, Tensor]:
         if self._masks is None:
             masks = self.select(self.dataset.train, True), self.select(self.dataset.test, False)
             count, total = int(masks[0].sum()), len(masks[0])
@@ -94,14 +97,14 @@ class Scenario(LightningDataModule, ABC):
                     f"samples are to be forgotten, so the {what} set is empty; choose another target."
                 )
             self._masks = masks
+        return self._masks
 
     def indices(self) -> dict[str, Tensor]:
         """Index sets by name: ``forget_train``, ``retain_train`` (positions in D), ``retain_test``, ``forget_test``.
 
         In random-sample scenarios D'_f is D_f itself and D'_r is all of D', so ``forget_test`` is absent.
         """
-        self.setup()
-        train, test = self._masks or ()
+        train, test = self._forget_masks()
         sets = {"retain_test": (~test).nonzero().flatten(), "forget_test": test.nonzero().flatten()}
         if self.random:
             sets = {"retain_test": torch.arange(len(test))}
@@ -147,19 +150,15 @@ class Scenario(LightningDataModule, ABC):
 
     def train_dataloader(self) -> PhaseLoader:
         """The phases of the method being fitted, or augmented passes over D for a classifier."""
-        module = self._module()
-        phases: Sequence[Phase] = getattr(module, "phases", [TRAINING])
-        forget = self.indices()["forget_train"]
-        seed = int(getattr(module, "seed", 0))
-        return PhaseLoader(self._source("retain_train"), forget, phases, self.batch_size, seed, self._place())
+        return self._phase_loader(shuffle=True)
 
     def val_dataloader(self) -> EvaluationLoader:
         """D', for curves; nothing is ever chosen by it."""
         return self.evaluation_loader(("retain_test", "forget_test"))
 
     def test_dataloader(self) -> EvaluationLoader:
-        """Every image of every set once."""
-        return self.evaluation_loader(("retain_test", "forget_test", "retain_train", "forget_train"))
+        """Every image of the sets that the module asks for by its attribute ``parts``, once; without it D'."""
+        return self.evaluation_loader(getattr(self._module(), "parts", ("retain_test", "forget_test")))
 
     def predict_dataloader(self) -> EvaluationLoader:
         """D'."""
@@ -181,6 +180,13 @@ class Scenario(LightningDataModule, ABC):
         image = self._transform(batch, int(getattr(module, "seed", 0)), getattr(module, "input_spec", None))
         reference = next((p for p in module.parameters() if p.is_floating_point()), None)
         return batch._replace(image=image if reference is None else image.to(reference.dtype))
+
+    def _phase_loader(self, shuffle: bool) -> PhaseLoader:
+        module = self._module()
+        # Not getattr(module, "phases", ...): an AttributeError inside the property must not look like no phases.
+        phases: Sequence[Phase] = module.phases if hasattr(type(module), "phases") else [TRAINING]
+        forget, seed = self.indices()["forget_train"], int(getattr(module, "seed", 0))
+        return PhaseLoader(self._source("retain_train"), forget, phases, self.batch_size, seed, self._place(), shuffle)
 
     def _transform(self, batch: Batch | EvaluationBatch, seed: int, input_spec: dict[str, Any] | None) -> Tensor:
         spec = {"mean": self.dataset.mean, "std": self.dataset.std, **(input_spec or {})}

@@ -39,7 +39,7 @@ class FullClass(Scenario):
         augmentation: Augment | None = None,
     ) -> None:
         super().__init__(dataset, batch_size, evaluation_batch_size, augmentation)
-        self.forget = forget if isinstance(forget, list) else [forget]
+        self.forget = list(forget) if isinstance(forget, (list, tuple)) else [forget]
 
     def forget_classes(self) -> tuple[int, ...]:
         """The classes to be forgotten, ascending."""

@@ -66,7 +66,7 @@ class RandomSample(Scenario):
         mask = torch.zeros(count, dtype=torch.bool)
         if train:
             # Rounding first keeps 0.1 * 30 = 3.0000000000000004 from asking for four samples.
-            size = math.ceil(round(self.fraction * count, 9))
+            size = min(math.ceil(round(self.fraction * count, 9)), count - 1)
             order = torch.randperm(count, generator=generator(self.draw_seed, "forget draw"))
             mask[order[:size]] = True
         return mask

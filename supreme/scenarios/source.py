@@ -1,5 +1,6 @@
 """Where a loader's images come from: tensors in memory, or any torch Dataset."""
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -52,7 +53,7 @@ class DatasetSource:
 
     def __init__(self, dataset: Dataset[Any], num_workers: int = 0) -> None:
         self.dataset, self.num_workers = dataset, num_workers
-        self.targets = torch.tensor([_pair(dataset, i)[1] for i in range(_length(dataset))], dtype=torch.int64)
+        self.targets = torch.tensor([pair(dataset, i)[1] for i in range(length(dataset))], dtype=torch.int64)
 
     def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """Images (n, C, H, W) of each batch of positions, in order."""
@@ -87,36 +88,73 @@ class JoinedSource:
             for k, part in enumerate(self.parts)
         ]
         for batch, owner in zip(batches, owners, strict=True):
-            pieces = {k: next(streams[k]) for k in owner.unique().tolist()}
+            pieces = {k: next(streams[k]) for k in sorted(set(owner.tolist()))}
             first = next(iter(pieces.values()))
             images = first.new_empty(len(batch), *first.shape[1:])
             for k, piece in pieces.items():
+                if (piece.dtype, piece.shape[1:]) != (first.dtype, first.shape[1:]):
+                    raise DataError(
+                        f"Expected images of one shape and type in all sets, got {tuple(first.shape[1:])} "
+                        f"{first.dtype} and {tuple(piece.shape[1:])} {piece.dtype}; give both the same transform."
+                    )
                 images[owner == k] = piece
             yield images
 
 
 def as_source(dataset: Dataset[Any], num_workers: int = 0) -> Source:
-    """The quickest source for a dataset: its tensors where it holds them, else one that reads item by item."""
+    """The quickest source for a dataset: its tensors where it holds them, else one that reads item by item.
+
+    Raises:
+        DataError: if an item is not a pair of an image tensor (C, H, W) and a class number.
+    """
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
-        return MemorySource(dataset.tensors[0], dataset.tensors[1].to(torch.int64))
+        if len(dataset):
+            pair(dataset, 0)
+        return MemorySource(dataset.tensors[0], dataset.tensors[1].to("cpu", torch.int64))
     return DatasetSource(dataset, num_workers)
 
 
-def _length(dataset: Dataset[Any]) -> int:
-    length = getattr(dataset, "__len__", None)
-    if length is None:
+def length(dataset: Dataset[Any]) -> int:
+    """Number of samples.
+
+    Raises:
+        DataError: if the dataset has no length.
+    """
+    count = getattr(dataset, "__len__", None)
+    if count is None:
         raise DataError(f"Expected a map-style Dataset with a length, got {type(dataset).__name__}.")
-    return int(length())
+    return int(count())
 
 
-def _pair(dataset: Dataset[Any], index: int) -> tuple[Tensor, int]:
+def pair(dataset: Dataset[Any], index: int) -> tuple[Tensor, int]:
+    """Image (C, H, W) and class of a sample.
+
+    Raises:
+        DataError: if the item is something else.
+    """
     item = dataset[index]
     if not (isinstance(item, (tuple, list)) and len(item) >= 2 and isinstance(item[0], Tensor) and item[0].dim() == 3):
+        got = type(item).__name__
+        if isinstance(item, (tuple, list)):
+            got = f"({', '.join(_described(part) for part in item)})"
         raise DataError(
-            f"Expected item {index} of the dataset to be (image tensor (C, H, W), class), got {type(item).__name__}; "
-            "convert images with a transform such as torchvision.transforms.v2.ToImage."
+            f"Expected item {index} of the dataset to be (image tensor (C, H, W), class), got {got}; convert images "
+            "with a transform such as torchvision.transforms.v2.ToImage."
         )
-    return item[0], int(item[1])
+    return item[0], _class(item[1], index)
+
+
+def _class(value: Any, index: int) -> int:
+    try:
+        return operator.index(value)
+    except (TypeError, RuntimeError, ValueError):
+        raise DataError(
+            f"Expected a whole number as class of item {index} of the dataset, got {_described(value)}."
+        ) from None
+
+
+def _described(value: Any) -> str:
+    return f"tensor {tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _images(items: list[Any]) -> Tensor:

@@ -22,6 +22,10 @@ class SubClass(Scenario):
     Raises:
         DataError: if the dataset has no fine labels.
         UnknownNameError: if a fine class does not exist; the text names near ones.
+
+    Example:
+        >>> SubClass(forget=["baby", "otter"]).forget
+        ['baby', 'otter']
     """
 
     def __init__(
@@ -33,7 +37,7 @@ class SubClass(Scenario):
         augmentation: Augment | None = None,
     ) -> None:
         super().__init__(dataset, batch_size, evaluation_batch_size, augmentation)
-        self.forget = forget if isinstance(forget, list) else [forget]
+        self.forget = list(forget) if isinstance(forget, (list, tuple)) else [forget]
 
     def forget_subclasses(self) -> tuple[int, ...]:
         """The fine classes to be forgotten, ascending."""
@@ -47,7 +51,7 @@ class SubClass(Scenario):
     def forget_classes(self) -> tuple[int, ...]:
         """The classes that contain the fine classes, ascending."""
         train = self.dataset.train
-        return tuple(train.targets[self.select(train, True)].unique().tolist())
+        return tuple(sorted(set(train.targets[self.select(train, True)].tolist())))
 
     def target_name(self) -> str:
         """Fine-class names, joined by ``+``."""

@@ -215,8 +215,8 @@ class _Task:
 
     def _check_checkpoint(self, method: UnlearningMethod, path: Path) -> None:
         require, look = self.contract.require, "edits after the last batch; make them in finish() or end_phase()"
-        require(path.exists(), "a checkpoint at the end of the fit", "none", look)
-        stored = torch.load(path, weights_only=True)["state_dict"]
+        with self.contract.during("reading a checkpoint of the fit as plain weights", "what the module saves"):
+            stored = torch.load(path, weights_only=True)["state_dict"]
         text = difference(snapshot(method), stored)
         require(not text, "the checkpoint to hold the weights of M_u", text, look)
 

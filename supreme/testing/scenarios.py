@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from supreme.batch import PARTS, Batch, ForgetRequest, Phase
+from supreme.batch import PARTS, Batch, EvaluationBatch, ForgetRequest, Phase
 from supreme.distributed import hushed, quiet_trainer
 from supreme.methods.base import UnlearningMethod
 from supreme.scenarios.base import Scenario
@@ -50,13 +50,19 @@ def check_scenario(scenario: type[Scenario], **arguments: Any) -> None:
 
 
 class _Reader(UnlearningMethod):
-    """A method that notes which samples each of its phases is served."""
+    """A method that notes which samples each of its phases, and an evaluation, is served."""
 
     needs = ("forget", "retain")
+    parts = PARTS
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__(original)
         self.seen: dict[int, list[Tensor]] = {}
+        self.tested: list[EvaluationBatch] = []
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Note an evaluation batch."""
+        self.tested.append(batch)
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -162,23 +168,33 @@ class _Task:
 
     def check_evaluation(self) -> None:
         """Every image of every set once, on one process and on two."""
-        with self.contract.during("test_dataloader()", "evaluation_loader"):
-            loader = self.scenario.test_dataloader()
-        for world in (1, 2):
-            found: dict[str, list[Tensor]] = {name: [] for name in self.sets}
-            for rank in range(world):
-                for batch in EvaluationLoader(loader.parts, 50, Place(rank, world)):
-                    found[PARTS[int(batch.part[0])]].append(batch.index[batch.weight > 0])
-            sets = {name: torch.cat(parts).sort().values for name, parts in found.items() if parts}
-            used = {name: index for name, index in self.sets.items() if len(index)}
-            equal = sets.keys() == used.keys() and all(torch.equal(sets[name], used[name]) for name in used)
-            text = f"every image of every set once on {world} process(es)"
-            self.contract.require(equal, text, "others", "test_dataloader and evaluation_loader")
+        reader, scenario = self._reader(), self.build()
+        with hushed(), self.contract.during("Trainer().test(module, datamodule=scenario)", "test_dataloader"):
+            quiet_trainer("cpu").test(reader, datamodule=scenario, verbose=False)
+        self._every_image_once(reader.tested, "test_dataloader")
+        with self.contract.during("evaluation_loader(parts)", "evaluation_loader"):
+            loader = self.scenario.evaluation_loader(PARTS)
+        shares = [EvaluationLoader(loader.parts, 50, Place(rank, 2)) for rank in range(2)]
+        found = [batch for share in shares for batch in share]
+        self._every_image_once(found, "evaluation_loader, which divides global batches among the processes")
+
+    def _reader(self) -> _Reader:
+        return _Reader(nn.Linear(1, len(self.scenario.dataset.classes)))
+
+    def _every_image_once(self, batches: Sequence[EvaluationBatch], look: str) -> None:
+        found: dict[str, list[Tensor]] = {}
+        for batch in batches:
+            found.setdefault(PARTS[int(batch.part[0])], []).append(batch.index[batch.weight > 0])
+        sets = {name: torch.cat(parts).sort().values for name, parts in found.items()}
+        used = {name: index for name, index in self.sets.items() if len(index)}
+        equal = sets.keys() == used.keys() and all(torch.equal(sets[name], used[name]) for name in used)
+        got = str({name: len(index) for name, index in sets.items()})
+        expected = {name: len(index) for name, index in used.items()}
+        self.contract.require(equal, f"every image of every set once {expected}", got, look)
 
     def check_serving(self) -> None:
         """A method is served exactly the sets that its phases name."""
-        reader = _Reader(nn.Linear(1, len(self.scenario.dataset.classes)))
-        scenario = self.build()
+        reader, scenario = self._reader(), self.build()
         with hushed(), self.contract.during("Trainer().fit(method, datamodule=scenario)", "train_dataloader and hooks"):
             quiet_trainer("cpu", max_epochs=1).fit(reader, datamodule=scenario)
         forget, retain = self.sets["forget_train"], self.sets["retain_train"]

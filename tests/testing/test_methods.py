@@ -131,12 +131,20 @@ class NeedsMagic(Good):
 
 class NeverStops(Good):
     def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.finished = True
+
+
+class NeverFinishes(Good):
+    def on_train_batch_end(self, outputs, batch, batch_idx):
         pass
 
 
-class StopsUnfinished(Good):
+class FinishesInSilence(Good):
     def on_train_batch_end(self, outputs, batch, batch_idx):
         self.trainer.should_stop = batch.step.last
+
+    def on_fit_end(self):
+        pass
 
 
 class ByHand(Good):
@@ -162,6 +170,11 @@ class EditsTooLate(Good):
     def on_train_end(self):
         with torch.no_grad():
             self.model[0].weight.mul_(0.5)
+
+
+class SavesItself(Good):
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["method"] = type(self)
 
 
 class Diverges(Good):
@@ -269,10 +282,12 @@ BROKEN = [
     (ReadsMoreThanItNeeds, r"needs to name what phases read \(\['forget', 'retain'\]\)"),
     (NeedsMagic, "needs from"),
     (NeverStops, "to stop by itself after its phases, got \\d+ batches where its phases have 2"),
-    (StopsUnfinished, "finished to be set"),
+    (NeverFinishes, "to work, got ConfigError: NeverFinishes was stopped before its last batch"),
+    (FinishesInSilence, "finished to be set"),
     (ByHand, "automatic optimisation, got manual"),
     (IgnoresTheMode, "the network in the mode of the phase, got another in phase 0"),
     (EditsTooLate, "the checkpoint to hold the weights of M_u, got 'model.0.weight' differs"),
+    (SavesItself, "reading a checkpoint of the fit as plain weights to work, got UnpicklingError"),
     (Diverges, "finite weights, got NaN or infinity in"),
     (EndsInTrainMode, "M_u in evaluation mode"),
     (DoesNothing, "or pass changes=False"),

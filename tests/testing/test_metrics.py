@@ -33,7 +33,7 @@ def test_arguments_reach_the_metric(name, arguments):
 
 
 def test_a_published_mean_of_batch_means_depends_on_batches():
-    with pytest.raises(AssertionError, match="Accuracy: expected the same value in batches of 1, got"):
+    with pytest.raises(AssertionError, match="Accuracy: expected the same value in batches of 7, got"):
         check_metric(supreme.metrics.Accuracy, reduction="batch_mean")
 
 
@@ -125,6 +125,11 @@ class ManyValues(Good):
         return super().compute().repeat(2)
 
 
+class NumberedValues(Good):
+    def compute(self):
+        return {0: super().compute()}
+
+
 class Infinite(Good):
     def compute(self):
         return super().compute() / 0
@@ -140,7 +145,6 @@ class ForgetsAtCompute(Good):
     def compute(self):
         value = super().compute()
         self.total = self.total * 0.5
-        self._computed = None
         return value
 
 
@@ -232,12 +236,13 @@ BROKEN = [
     (NeedsAnArgument, r"metric\(\*\*arguments\) to work, got TypeError"),
     (NarrowResult, "confidence as one float64 value"),
     (ManyValues, "confidence as one float64 value"),
+    (NumberedValues, "a tensor or a dict of names to tensors"),
     (Infinite, "a finite confidence, got inf"),
     (ChangesItsInput, "its inputs to stay as they were"),
-    (ForgetsAtCompute, "a second compute to give the same"),
+    (ForgetsAtCompute, "rows to be added after a compute"),
     (HiddenState, "the same value after reset"),
     (NarrowState, r"float64 states, got \['extra'\] in another type"),
-    (WeighsBatches, "the same value in batches of 1"),
+    (WeighsBatches, "the same value in batches of 7"),
     (WeighsPositions, "the same value for rows in another order"),
     (CountsNothing, "an update without rows to do nothing"),
     (NarrowArithmetic, "float32 logits to be computed in float64"),

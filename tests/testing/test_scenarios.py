@@ -92,6 +92,35 @@ class NothingToForget(Good):
         return super().indices() | {"forget_train": every[:0], "retain_train": every}
 
 
+class NothingToRetain(Good):
+    def indices(self):
+        every = torch.arange(60)
+        return super().indices() | {"retain_train": every[:0], "forget_train": every}
+
+
+class NothingToTest(Good):
+    def indices(self):
+        sets = super().indices()
+        del sets["retain_test"]
+        return sets
+
+
+class NoRequest(Good):
+    request = None
+
+
+class OneClassLess(Good):
+    @property
+    def request(self):
+        made = super().request
+        return type(made)(made.num_classes - 1, made.forget_classes, made.fingerprint, made.forget_index)
+
+
+class WritesNoCounts(Good):
+    def export(self, folder):
+        super().export(folder)[1].unlink()
+
+
 class GlobalDraw(Good):
     random = True
 
@@ -107,8 +136,8 @@ class GlobalDraw(Good):
 class RandomWithTestPart(Good):
     random = True
 
-    def forget_classes(self):
-        return None
+    def select(self, images, train):
+        return images.targets == 0
 
     def indices(self):
         self.random = False
@@ -204,6 +233,11 @@ BROKEN = [
     (Incomplete, "forget_test and retain_test to be all of D', got 23 of 24"),
     (Everything, r"prepare_data\(\) and indices\(\) to work, got DataError"),
     (NothingToForget, "something to forget"),
+    (NothingToRetain, "something to retain"),
+    (NothingToTest, "a set retain_test"),
+    (NoRequest, "a ForgetRequest, got None"),
+    (OneClassLess, "4 classes, got 3"),
+    (WritesNoCounts, "a file class_counts.csv"),
     (RandomWithTestPart, "no forget_test"),
     (GlobalDraw, "the same sets from a second construction"),
     (AnyFingerprint, "the same request from a second construction"),
@@ -212,7 +246,7 @@ BROKEN = [
     (Undeclared, r"forget_classes\(\) to be None exactly when random is True, got None with random=False"),
     (WrongClasses, r"forget_classes\(\) to name the classes of D_f, got classes \[0\]"),
     (Nameless, "a name of the target, got ''"),
-    (HalfATest, "every image of every set once on 1 process"),
+    (HalfATest, "every image of every set once"),
     (ServesEverything, "a phase of 'forget' to be served 15 samples"),
     (WritesNothing, "a file splits.json"),
     (WritesOtherSets, "splits.json to hold the index sets"),

@@ -1,0 +1,147 @@
+"""``supreme run``: does what a plan asks for and is not there yet, and shows the tables."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from supreme.cli.options import Options
+from supreme.cli.report import show
+from supreme.cli.shipped import plan_file
+from supreme.errors import ConfigError
+from supreme.experiment.plan import Plan, load_plan
+from supreme.experiment.progress import duration, progress_for
+from supreme.experiment.scheduler import Summary, run_plan
+from supreme.experiment.selection import select
+from supreme.experiment.status import status
+
+_EXAMPLES = """
+examples:
+  supreme run quickstart                             the plan that comes with the package
+  supreme run plan.yaml --workers 4
+  supreme run plan.yaml --only method=SSD,seed=260
+  supreme run plan.yaml --force stage=evaluate       compute the metrics of all runs again
+"""
+
+
+def main(command: str, words: Sequence[str]) -> int:
+    """Run a plan.
+
+    Args:
+        command: ``"run"``.
+        words: the words after it.
+
+    Returns:
+        1 when a run has no result, else 0.
+
+    Raises:
+        SupremeError: if the plan, a selection or the output folder cannot be used; nothing has been started then.
+    """
+    given = _options(command).parse_args(words)
+    plan = load_plan(plan_file(given.plan))
+    if given.output:
+        plan = replace(plan, output=Path(given.output))
+    if given.workers is not None and given.workers < 1:
+        raise ConfigError(f"Expected at least one worker, got {given.workers}.")
+    if given.dry_run:
+        sys.stdout.writelines(f"{line}\n" for line in _preview(plan, given.only))
+        return 0
+    gpus = _gpus(plan)
+    workers = given.workers or _workers(plan, gpus)
+    summary = run_plan(
+        plan, workers=workers, progress=progress_for(), only=given.only, force=given.force, gpus=gpus or ()
+    )
+    sys.stderr.writelines(f"{line}\n" for line in _ending(plan, summary))
+    show(plan.output)
+    return summary.exit_code
+
+
+def _options(command: str) -> Options:
+    options = Options(f"supreme {command}", "Do the runs of a plan that have no result yet; print the tables.")
+    options.epilog = _EXAMPLES
+    options.add_argument("plan", metavar="PLAN", help="YAML file, or the name of a shipped plan such as quickstart")
+    options.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="stages at a time; the default is one per core (with the plan's threads each), or one per accelerator",
+    )
+    options.add_argument("--dry_run", action="store_true", help="list the runs and do nothing")
+    options.add_argument("--output", metavar="DIR", help="folder of the results in place of the plan's")
+    options.add_argument("--only", default="", metavar="FIELD=VALUE,...", help="some runs: method=SSD,seed=260")
+    options.add_argument("--force", default="", metavar="FIELD=VALUE,...", help="compute again: stage=evaluate")
+    return options
+
+
+def _preview(plan: Plan, only: str) -> Iterator[str]:
+    report = status(plan.output, plan)
+    states = {run.key: name for name in ("done", "running", "queued", "failed") for run in getattr(report, name)}
+    runs = select(plan.runs(), only)
+    for run in runs:
+        yield f"{states[run.key]:8} {run.label}"
+    for left_out in plan.not_applicable():
+        yield f"left out {left_out.method} in {left_out.scenario}: {left_out.reason}"
+    done = sum(states[run.key] == "done" for run in runs)
+    yield f"{len(runs)} runs, {done} of them done already; results go to {plan.output}"
+
+
+def _ending(plan: Plan, summary: Summary) -> Iterator[str]:
+    """What was done, and why what failed did."""
+    for left_out in summary.not_applicable:
+        yield f"left out: {left_out.method} in {left_out.scenario}: {left_out.reason}"
+    for failed in summary.failed:
+        yield f"failed: {failed.run.label}: {failed.reason}"
+        if failed.traceback and failed.stage == failed.run.stage:
+            yield failed.traceback.rstrip()
+    if not summary.done and not summary.failed:
+        yield f"Nothing to do: all {summary.runs} runs have their result in {plan.output}."
+    else:
+        yield (
+            f"{summary.done} runs done, {summary.reused} were there before, {len(summary.failed)} failed, "
+            f"in {duration(summary.seconds)}; results are in {plan.output}."
+        )
+
+
+def _workers(plan: Plan, gpus: Sequence[str] | None) -> int:
+    """How many stages fit on this machine at a time."""
+    if gpus is not None:
+        return max(1, len(gpus))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // plan.threads)
+
+
+def _gpus(plan: Plan) -> list[str] | None:
+    """Accelerators to share out among the workers, None when the plan computes on the CPU.
+
+    A stage that uses several devices has the machine for itself: no device is shared out, and there is one worker.
+    """
+    accelerator = str(plan.trainer["accelerator"])
+    devices = _devices() if accelerator in ("auto", "gpu", "cuda") else []
+    if accelerator == "cpu" or (accelerator == "auto" and not devices and not _metal()):
+        return None
+    return devices if plan.trainer["devices"] in (1, "1") else []
+
+
+def _devices() -> list[str]:
+    """Names of the CUDA devices, as CUDA_VISIBLE_DEVICES wants them, found without torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    with suppress(PackageNotFoundError):
+        if version("torch").endswith("+cpu"):
+            return []
+    try:
+        nvml: Any = __import__("pynvml")
+        nvml.nvmlInit()
+        return [str(number) for number in range(nvml.nvmlDeviceGetCount())]
+    except Exception:  # without a driver the library raises errors of its own
+        return []
+
+
+def _metal() -> bool:
+    return platform.system() == "Darwin" and platform.machine() == "arm64"

@@ -1,0 +1,155 @@
+"""What the words of a command line mention, and the names in it written out for the parser."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from supreme.cli.shipped import shipped_file
+from supreme.components import Kind, load, resolve
+from supreme.errors import ConfigError
+
+# options that take a component -> its kind
+COMPONENTS: Mapping[str, Kind] = {
+    "method": "methods",
+    "data": "scenarios",
+    "data.dataset": "datasets",
+    "network": "models",
+}
+NETWORK = "ResNet18"
+_CONFIG = ("config", "c")
+
+
+def write_out(words: Sequence[str]) -> list[str]:
+    """The words with short names as dotted paths, shipped configuration files as paths, and the network's default.
+
+    Args:
+        words: the words after the command.
+
+    Raises:
+        UnknownNameError: if a component is neither known nor the dotted path of something.
+        ConfigError: if the module of a dotted path cannot be imported.
+
+    Example:
+        >>> write_out(["--method", "FT", "--method.lr=0.1"])
+        ['--method', 'supreme.methods.fine_tune.FineTune', '--method.lr=0.1']
+    """
+    written = list(words)
+    for option in _options(words):
+        if option.place is None:
+            continue
+        key = option.key.removesuffix(".help")
+        value = option.value
+        if key in COMPONENTS and _is_name(value):
+            value = _dotted(COMPONENTS[key], value)
+        elif option.key in _CONFIG and not Path(value).is_file():
+            value = str(shipped_file(value) or value)
+        written[option.place] = f"{option.head}{value}"
+    keys = mentioned(words)
+    if "network" not in keys and any(key.startswith("network.") for key in keys):
+        written.insert(0, f"--network={resolve('models', NETWORK)}")
+    return written
+
+
+def _dotted(kind: Kind, name: str) -> str:
+    """The dotted path of a component, also of one that the list leaves out."""
+    path = f"supreme.{kind}.{name}" if name in import_module(f"supreme.{kind}").__all__ else resolve(kind, name)
+    load(path)
+    return path
+
+
+def mentioned(words: Sequence[str]) -> set[str]:
+    """Keys that the words or the configuration files in them mention, without ``init_args``.
+
+    Args:
+        words: the words after the command.
+
+    Raises:
+        ConfigError: if a configuration file is missing or is no YAML.
+
+    Example:
+        >>> sorted(mentioned(["--method", "SSD", "--method.init_args.seed=3"]))
+        ['method', 'method.seed']
+    """
+    found = set()
+    for option in _options(words):
+        found.add(option.key)
+        if option.key in _CONFIG and option.place is not None:
+            found |= set(_keys(_read(option.value)))
+    return found
+
+
+def unknown_options(words: Sequence[str], known: Sequence[str]) -> Iterator[str]:
+    """Options that are neither known nor below a known one.
+
+    Args:
+        words: the words after the command.
+        known: keys of all options.
+    """
+    for option in _options(words):
+        parts = option.name.removesuffix("+").split(".")
+        if not any(".".join(parts[:count]) in known for count in range(1, len(parts) + 1)):
+            yield option.name
+
+
+class _Option:
+    """One option of a command line.
+
+    Attributes:
+        name: as written, without dashes.
+        key: the same without ``init_args`` and ``+``.
+        place: position of the word that holds the value, None without a value.
+        head: what stands before the value in that word.
+        value: the value as text.
+    """
+
+    def __init__(self, words: Sequence[str], number: int) -> None:
+        head, equals, value = words[number].partition("=")
+        self.name = head.lstrip("-")
+        self.key = _plain(self.name)
+        self.place: int | None = None
+        self.head, self.value = "", ""
+        if equals:
+            self.place, self.head, self.value = number, f"{head}=", value
+        elif number + 1 < len(words) and not words[number + 1].startswith("--"):
+            self.place, self.value = number + 1, words[number + 1]
+
+
+def _options(words: Sequence[str]) -> Iterator[_Option]:
+    for number, word in enumerate(words):
+        if word.startswith("--") or word.partition("=")[0] == "-c":
+            yield _Option(words, number)
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.removesuffix("+").split(".") if part not in ("init_args", "class_path"))
+
+
+def _is_name(value: str) -> bool:
+    """Whether a value is a name, and no mapping, file or null."""
+    return value.replace(".", "").isidentifier() and value != "null" and not Path(value).is_file()
+
+
+def _read(file: str) -> Any:
+    """Content of a configuration file."""
+    path = Path(file) if Path(file).is_file() else shipped_file(file)
+    if path is None:
+        raise ConfigError(f"There is no configuration file '{file}'; give the path of a YAML file.")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
+        raise ConfigError(f"'{file}'{line} is not valid YAML: {error.problem}; correct the file.") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"Cannot read the configuration file '{file}': {error}.") from error
+
+
+def _keys(content: Any, above: str = "") -> Iterator[str]:
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            key = _plain(f"{above}.{name}" if above else str(name))
+            if value is not None:
+                yield key
+                yield from _keys(value, key)

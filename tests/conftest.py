@@ -1,0 +1,61 @@
+"""Fixtures that many tests share; torch is imported when one is used, so that light tests stay light."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+NAME, FILE = "supreme_small_tasks", Path(__file__).with_name("small_tasks.py")
+
+
+@pytest.fixture(scope="session")
+def tasks():
+    """The module small_tasks.py, under a name that clashes with nothing."""
+    if NAME not in sys.modules:
+        spec = importlib.util.spec_from_file_location(NAME, FILE)
+        sys.modules[NAME] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[NAME])
+    return sys.modules[NAME]
+
+
+@pytest.fixture
+def case(tasks):
+    """Golden cases: ``case(name, dtype)``."""
+    return tasks.Case
+
+
+@pytest.fixture
+def tiny(tasks):
+    """A tiny task: ``network(norm, seed)``, ``images(count)``, ``sets()``, ``scenario()``; class 2 is to be forgotten."""
+    return SimpleNamespace(
+        network=tasks.tiny_network, images=tasks.tiny_images, sets=tasks.tiny_sets, scenario=tasks.tiny_scenario
+    )
+
+
+@pytest.fixture
+def fit(tasks):
+    """Fit a module with a quiet Trainer: ``fit(module, scenario, **trainer)`` gives the module back."""
+    return tasks.fit
+
+
+@pytest.fixture
+def same_weights(tasks):
+    """Whether two networks are equal bit for bit, buffers included."""
+    return tasks.same_weights
+
+
+@pytest.fixture
+def stock_fit(tasks, tmp_path, monkeypatch):
+    """Fit with Lightning's own defaults (logger, checkpoints, bars) in an empty folder; gives the Trainer back."""
+    from lightning.pytorch import Trainer
+
+    def run(module, data, **settings):
+        monkeypatch.chdir(tmp_path)
+        with tasks.hushed():
+            trainer = Trainer(accelerator="cpu", devices=1, **settings)
+            trainer.fit(module, datamodule=data)
+        return trainer
+
+    return run

@@ -1,0 +1,115 @@
+"""What all scenarios share: exported files, transforms on the device, loaders that belong to the module."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from supreme.batch import PARTS, Batch, EvaluationBatch, Step
+from supreme.datasets import Digits
+from supreme.errors import ConfigError, OutputError
+from supreme.methods import FineTune
+from supreme.scenarios import FullClass, RandomSample, SubClass
+from supreme.transforms import Augment
+
+
+@pytest.mark.parametrize("kind", ["full", "sub", "random"])
+def test_exported_files(golden_labels, tmp_path, kind):
+    dataset, _, _, arrays = golden_labels
+    make = {"full": lambda: FullClass(dataset, 2), "sub": lambda: SubClass(dataset, 6)}
+    scenario = make.get(kind, lambda: RandomSample(dataset, 0.2))()
+    splits, counts = scenario.export(tmp_path / "new" / "folder")
+    record = json.loads(splits.read_text())
+    assert record["sets"] == {name: index.tolist() for name, index in scenario.indices().items()}
+    assert record["request"] == scenario.request.fingerprint
+    assert record["fingerprint"] == dataset.fingerprint
+    assert (record["dataset"], record["scenario"]) == ("Labels", type(scenario).__name__)
+    assert record["target"] == {"full": "c2", "sub": "f6", "random": "0.2"}[kind]
+    with counts.open() as file:
+        rows = {row["set"]: row for row in csv.DictReader(file)}
+    for name, index in scenario.indices().items():
+        targets = arrays["coarse_train" if name.endswith("train") else "coarse_test"][index]
+        assert [int(rows[name][f"c{k}"]) for k in range(5)] == [int((targets == k).sum()) for k in range(5)]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="index sets"):
+        FullClass(Digits(), 1).export(tmp_path / "file" / "sub")
+
+
+def test_no_batches_outside_a_trainer():
+    with pytest.raises(ConfigError, match="inside a Trainer only"):
+        FullClass(Digits(), 1).train_dataloader()
+
+
+def batch_of(dataset, rows, augment=False, epoch=0):
+    rows = torch.tensor(rows)
+    step = Step(0, epoch, 0, len(rows), False, False, 1.0, augment)
+    images = dataset.train.images[rows]
+    return Batch(images, dataset.train.targets[rows], rows, torch.ones(len(rows)), rows < 0, step)
+
+
+def inside(scenario, module):
+    """The scenario, as if a Trainer fitted the module with it."""
+    scenario.trainer = SimpleNamespace(lightning_module=module, global_rank=0, world_size=1)
+    return scenario
+
+
+def transformed(scenario, batch, network, **settings):
+    vars(network).update(**{"seed": 0, "input_spec": None, **settings})
+    return inside(scenario, network).on_after_batch_transfer(batch, 0).image
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_images_are_normalised_in_the_type_of_the_network(dtype):
+    dataset = Digits()
+    image = transformed(FullClass(dataset, 1), batch_of(dataset, [4, 9]), nn.Linear(1, 1).to(dtype))
+    expected = (dataset.train.images[[4, 9]].float() / 255 - dataset.mean[0]) / dataset.std[0]
+    assert image.dtype == dtype
+    torch.testing.assert_close(image, expected.expand(-1, 3, -1, -1).to(dtype), rtol=1e-6, atol=1e-6)
+
+
+def test_a_network_may_ask_for_its_own_input():
+    dataset = Digits()
+    spec = {"size": (12, 16), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    image = transformed(FullClass(dataset, 1), batch_of(dataset, [0]), nn.Linear(1, 1), input_spec=spec)
+    assert image.shape == (1, 3, 12, 16)
+    assert image.min() >= -2.0 - 1e-6
+    assert image.max() <= 2.0 + 1e-6
+
+
+def test_augmentation_belongs_to_seed_pass_and_sample():
+    dataset = Digits()
+    scenario = FullClass(dataset, 1, augmentation=Augment(crop_padding=2))
+    rows = list(range(20))
+
+    def image(rows, seed=0, epoch=0, augment=True):
+        return transformed(scenario, batch_of(dataset, rows, augment, epoch), nn.Linear(1, 1), seed=seed)
+
+    assert torch.equal(image(rows)[5], image([5])[0])
+    for other in (image(rows, seed=1), image(rows, epoch=1), image(rows, augment=False)):
+        assert not torch.equal(image(rows), other)
+
+
+def test_evaluation_images_are_never_augmented():
+    dataset = Digits()
+    scenario = FullClass(dataset, 1, augmentation=Augment(rotation=30.0))
+    rows = torch.tensor([0, 1])
+    batch = EvaluationBatch(dataset.test.images[rows], dataset.test.targets[rows], rows, torch.ones(2), rows * 0)
+    first = transformed(scenario, batch, nn.Linear(1, 1), seed=1)
+    assert torch.equal(first, transformed(scenario, batch, nn.Linear(1, 1), seed=2))
+
+
+def test_loaders_follow_the_module():
+    scenario = FullClass(Digits(), 1, batch_size=100)
+    method = FineTune(nn.Linear(1, 1), epochs=3, seed=9)
+    loader = inside(scenario, method).train_dataloader()
+    assert (loader.seed, loader.batch_size, len(loader)) == (9, 100, 3 * 13)
+    assert list(scenario.test_dataloader().parts) == ["retain_test", "forget_test"]
+    method.parts = PARTS
+    assert list(scenario.test_dataloader().parts) == list(PARTS)
+    assert list(scenario.val_dataloader().parts) == ["retain_test", "forget_test"]

@@ -1,0 +1,61 @@
+"""Sources give the images of any batch of positions, in its order."""
+
+import pytest
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+from supreme.scenarios.source import DatasetSource, JoinedSource, MemorySource, as_source
+
+BATCHES = [torch.tensor([6, 0, 3]), torch.tensor([5]), torch.tensor([2, 2, 1, 4])]
+
+
+class Numbers(Dataset):
+    """Image k holds the number ``start + k``; more than two fields are allowed."""
+
+    def __init__(self, count, start=0):
+        self.count, self.start = count, start
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return torch.full((3, 2, 2), float(self.start + index)), torch.tensor(index % 3), "more"
+
+
+def memory(count, start=0):
+    images = torch.arange(start, start + count, dtype=torch.float32)[:, None, None, None].expand(-1, 3, 2, 2)
+    return MemorySource(images, torch.arange(count) % 3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda workers: memory(7),
+        lambda workers: DatasetSource(Numbers(7), workers),
+        lambda workers: JoinedSource([memory(3), DatasetSource(Numbers(4, start=3), workers)]),
+        lambda workers: JoinedSource([DatasetSource(Numbers(6), workers), memory(0), memory(1, start=6)]),
+    ],
+    ids=["memory", "dataset", "joined", "three"],
+)
+def test_images_of_each_batch(make, num_workers):
+    if num_workers and make(0).__class__ is MemorySource:
+        pytest.skip("reads nothing ahead")
+    source = make(num_workers)
+    for batch, images in zip(BATCHES, source.stream(BATCHES), strict=True):
+        assert images.shape == (len(batch), 3, 2, 2)
+        assert images[:, 0, 0, 0].tolist() == batch.tolist()
+    assert source.targets.dtype == torch.int64
+    assert len(source.targets) == 7
+
+
+def test_targets_of_joined_sources():
+    source = JoinedSource([memory(2), memory(4)])
+    assert source.targets.tolist() == [0, 1, 0, 1, 2, 0]
+
+
+def test_the_quickest_source():
+    assert isinstance(
+        as_source(TensorDataset(torch.zeros(2, 3, 2, 2), torch.zeros(2, dtype=torch.int32))), MemorySource
+    )
+    assert isinstance(as_source(Numbers(2)), DatasetSource)

@@ -1,0 +1,212 @@
+"""What the documents say is executed: every command, every Python block, every generated table."""
+
+import inspect
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import supreme
+from supreme.__main__ import main
+from supreme.components import KINDS, describe, listing, load
+from supreme.experiment import load_plan
+
+ROOT = Path(__file__).parents[1]
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+
+# Set-up and checks: what runs these very tests. The first two are also what `.ci/run` and test_package.py do.
+SET_UP = {
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest",
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[test]'",
+    ".venv/bin/pytest",
+    ".venv/bin/ruff check . && .venv/bin/ruff format --check .",
+    ".venv/bin/mypy",
+}
+FIRST = "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/supreme run configs/quickstart.yaml"
+
+# Commands, and what is added to them so that they take seconds.
+QUICK = ["--network.width=8", "--training.epochs=1", "--trainer.accelerator=cpu"]
+COMMANDS = {
+    "supreme unlearn --method LFSSD": QUICK,
+    "supreme unlearn --method my_methods.Ascent": QUICK,
+    "supreme run quickstart --dry_run": [],
+    "supreme list methods": [],
+    "supreme run plan.yaml": ["--workers=1"],
+}
+
+
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(path):
+    return [line for block in blocks(path, "bash") for line in block.splitlines() if line and not line.startswith("#")]
+
+
+def block_with(path, language, text):
+    return next(block for block in blocks(path, language) if text in block)
+
+
+def part(text, name):
+    return re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL).group(1)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory that holds the modules that the documents tell the reader to write."""
+    (tmp_path / "my_methods.py").write_text(block_with(README, "python", "class Ascent"))
+    (tmp_path / "my_components.py").write_text(block_with(CONTRIBUTING, "python", "class OneStep"))
+    (tmp_path / "plan.yaml").write_text(block_with(CONTRIBUTING, "yaml", "my_components"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["supreme"])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in ("my_methods", "my_components"):
+        sys.modules.pop(name, None)
+
+
+def test_every_command_is_known_here():
+    found = {*commands(README), *commands(CONTRIBUTING)}
+    assert found == SET_UP | {FIRST} | set(COMMANDS)
+
+
+def test_the_set_up_works_where_python_is_called_python3():
+    for command in (*commands(README), *commands(CONTRIBUTING)):
+        assert not re.search(r"(^|\s)python\s", command)
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme():
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert next(command for command in commands(README) if command.endswith("bin/pytest")) in script
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_work(command, folder, capsys):
+    assert main([*command.split()[1:], *COMMANDS[command]]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_first_table_of_a_reduced_plan(folder, capsys):
+    """The quickstart with one seed, one class, one epoch and a narrow network."""
+    plan = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+    plan["models"][0]["init_args"]["width"] = 8
+    plan["training"]["epochs"] = 1
+    plan["scenarios"] = [{"class_path": "FullClass", "targets": [3]}]
+    plan["seeds"] = {"training": [260]}
+    plan["trainer"] = {"accelerator": "cpu"}
+    (folder / "configs").mkdir()
+    (folder / "configs" / "quickstart.yaml").write_text(yaml.safe_dump(plan))
+    assert main([*FIRST.rpartition("bin/supreme ")[2].split(), "--workers=1"]) == 0
+    shown = capsys.readouterr().out
+    names = [method if isinstance(method, str) else method["class_path"] for method in plan["methods"]]
+    known = {name: (name, *describe("methods", name).aliases) for name in names}
+    missing = [name for name, words in known.items() if not set(words) & set(re.findall(r"\w+", shown))]
+    assert len(names) >= 8
+    assert not missing, shown
+    assert (folder / "runs" / "quickstart" / "report" / "index.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_first_table(folder, capsys):
+    assert main(["run", str(ROOT / "configs" / "quickstart.yaml")]) == 0
+    assert "UNSIR" in capsys.readouterr().out
+
+
+def test_the_readme_describes_the_shipped_plan():
+    plan = load_plan(ROOT / "configs" / "quickstart.yaml")
+    assert len(plan.seeds) == 3
+    assert [len(scenario.targets) for scenario in plan.scenarios] == [2, 1]
+    assert plan.scenarios[1].targets == (0.05,)
+    assert plan.output == Path("runs/quickstart")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", [README, CONTRIBUTING], ids=lambda path: path.name)
+def test_python_blocks_work(path, folder, capsys):
+    """The blocks of one file, one after another in one namespace, as a reader would paste them."""
+    namespace = {"__name__": "blocks"}
+    for number, block in enumerate(blocks(path, "python")):
+        module = {"class Ascent": "my_methods", "class OneStep": "my_components"}
+        name = next((name for text, name in module.items() if text in block), None)
+        if name is None:
+            exec(compile(block, f"{path.name}, Python block {number}", "exec"), namespace)
+        else:
+            namespace |= vars(__import__(name))
+
+
+def test_the_method_of_the_readme_keeps_the_contract(folder):
+    load("supreme.testing.check_method")(load("my_methods.Ascent"))
+
+
+def test_the_entry_point_of_the_documents_is_read_as_written():
+    tomllib = pytest.importorskip("tomllib")
+    content = tomllib.loads(blocks(CONTRIBUTING, "toml")[0])
+    assert content["project"]["entry-points"]["supreme.plugins"] == {"mine": "my_components"}
+
+
+def test_arguments_that_restore_published_numbers_exist():
+    rows = [line for line in CONTRIBUTING.read_text().splitlines() if line.count("|") == 5]
+    calls = [call for row in rows for call in re.findall(r"`(\w+)\(([^`]*)\)`", row.split("|")[4])]
+    assert len(calls) >= 8
+    for name, arguments in calls:
+        kind = next(kind for kind in KINDS if any(name == component.name for component in listing(kind, plugins=False)))
+        signature = inspect.signature(load(describe(kind, name).class_path)).parameters
+        for argument in re.findall(r"(\w+)=", arguments):
+            assert argument in signature, f"{name} has no argument {argument}"
+
+
+def components_table():
+    """All components, as `supreme list` finds them."""
+    lines = ["| Component | What it is | Paper |", "|---|---|---|"]
+    for component in listing("methods", plugins=False):
+        name = ", ".join((component.name, *component.aliases))
+        lines.append(f"| {name} | {component.summary.rstrip('.')} | {component.paper} |")
+    for kind in KINDS[1:]:
+        names = ", ".join(component.name for component in listing(kind, plugins=False))
+        lines.append(f"| *{kind}* | {names} | `supreme list {kind}` |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_readme_lists_what_exists():
+    text, expected = README.read_text(), components_table()
+    if os.environ.get("SUPREME_WRITE_DOCUMENTS"):
+        text = re.sub(
+            r"(?<=<!-- components -->\n).*?(?=<!-- /components -->)", lambda _: expected, text, flags=re.DOTALL
+        )
+        README.write_text(text)
+    assert part(text, "components") == expected, f"the table has to be\n{expected}"
+
+
+def test_the_readme_claims_what_tests_run():
+    """Every row that says "tested" names a test file that is there and that names the strategy."""
+    rows = [line.split("|")[1:-1] for line in part(README.read_text(), "strategies").splitlines()[2:]]
+    assert rows
+    for where, state in ((row[0].strip(), row[-1].strip()) for row in rows):
+        files = re.findall(r"`(tests/[\w/]+\.py)`", state)
+        assert bool(files) == state.startswith("tested"), where
+        assert files or state.startswith("untested"), where
+        assert all((ROOT / file).exists() for file in files), where
+
+
+def test_the_readme_is_short():
+    lines = README.read_text().splitlines()
+    assert len(lines) < 150
+    assert next(number for number, line in enumerate(lines) if "pip install" in line) < 30
+
+
+def test_the_citation_file_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == supreme.__version__
+    assert citation["preferred-citation"]["url"] in README.read_text()
+
+
+def test_no_line_is_too_long():
+    for path in (README, CONTRIBUTING, ROOT / "CHANGELOG.md"):
+        prose = [line for line in path.read_text().splitlines() if not line.startswith("|")]
+        assert max(map(len, prose)) <= 135, path.name
