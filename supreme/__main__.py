@@ -11,12 +11,12 @@ from supreme.errors import SupremeError, UnknownNameError
 
 # name -> module below supreme.cli with ``main(command, words) -> int``, and a summary
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "fit": ("main", "train an original model"),
-    "validate": ("main", "measure a model on the test set"),
-    "test": ("main", "measure a model on every image"),
-    "predict": ("main", "logits of the test set"),
-    "unlearn": ("main", "remove a forget set from a model: --method LFSSD is all it needs"),
-    "evaluate": ("main", "compare an unlearned model with the retrained one"),
+    "fit": ("start", "train an original model"),
+    "validate": ("start", "measure a model on the test set"),
+    "test": ("start", "measure a model on every image"),
+    "predict": ("start", "logits of the test set"),
+    "unlearn": ("start", "remove a forget set from a model: --method LFSSD is all it needs"),
+    "evaluate": ("start", "compare an unlearned model with the retrained one"),
     "run": ("run", "compare methods over many seeds: run quickstart"),
     "status": ("status", "where a plan stands"),
     "report": ("report", "tables, plots and one page from the results of a plan"),
@@ -66,7 +66,6 @@ def _dispatch(words: list[str]) -> int:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # so that ``--method my_pkg.MyMethod`` finds a package that is not installed
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not hold back those that work
     module = import_module(f"supreme.cli.{COMMANDS[words[0]][0]}")
     return int(module.main(words[0], words[1:]))
 

@@ -117,8 +117,12 @@ def unlearn(
         )
         trainer.fit(module, datamodule=scenario)
         state = full_state_dict(module.model)
-    network = _like_before(model, state)
-    return Unlearned(network, clock.time_s, memory.peak_memory_bytes, load_.utilisation)
+    # Where the Trainer started processes of its own, what they measured comes back in its metrics alone.
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for callback in (clock, memory, load_):
+        found.update({name: value for name, value in callback.resources().items() if value is not None})
+    names = ("time_s", "peak_memory_bytes", "utilisation")
+    return Unlearned(_like_before(model, state), *(found.get(name) for name in names))
 
 
 def evaluate(
@@ -253,7 +257,10 @@ def make_metric(
     given = dict(arguments or {})
     check_arguments(chosen, given)
     takes_seed = "seed" in inspect.signature(chosen).parameters
-    return chosen(**{"seed": seed, **given} if takes_seed else given)
+    try:
+        return chosen(**{"seed": seed, **given} if takes_seed else given)
+    except ValueError as error:  # torchmetrics names arguments that it does not know
+        raise ConfigError(f"{chosen.__name__} cannot be made with {given}: {error}") from error
 
 
 def check_arguments(component: type, arguments: Mapping[str, Any], taken: int = 0) -> None:

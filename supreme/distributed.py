@@ -193,17 +193,16 @@ def is_split(parameter: Tensor) -> bool:
 def local_weight(parameter: Tensor) -> Tensor:
     """This rank's piece of a parameter, in the master precision; do not write to it."""
     kind = layout(parameter)
-    if kind == "whole":
-        return parameter.detach()
-    if kind == "dtensor":
+    if kind in ("whole", "dtensor"):
         return _local(parameter.detach())
-    zero = _zero()
-    piece: Tensor = (zero.safe_get_local_fp32_param if kind == "flat" else zero.safe_get_full_fp32_param)(parameter)
+    if kind == "flat":
+        return _without_padding(parameter, _flat_weight(parameter))
+    piece: Tensor = _zero().safe_get_full_fp32_param(parameter)
     return piece
 
 
 @torch.no_grad()
-def local_piece(parameter: Tensor, value: Tensor) -> Tensor:
+def local_piece(parameter: Any, value: Tensor) -> Tensor:
     """This rank's piece of a tensor, shaped as :func:`local_weight` of the parameter.
 
     Args:
@@ -211,23 +210,22 @@ def local_piece(parameter: Tensor, value: Tensor) -> Tensor:
         value: of the parameter's whole shape; whole on every rank, or split as the parameter is.
     """
     kind, device = layout(parameter), local_weight(parameter).device
-    if kind == "dtensor":
-        whole = value if isinstance(value, DTensor) else distribute_tensor(value.to(device), *_split_of(parameter))
-        return _local(whole.detach())
-    if kind == "flat":
-        size = local_weight(parameter).numel()
-        flat = value.detach().flatten().to(device)
-        return nn.functional.pad(flat, (0, size * world_size() - len(flat)))[rank() * size :][:size]
-    return value.detach().to(device)
+    if kind == "dtensor" and layout(value) == "whole":
+        value = distribute_tensor(value.detach().to(device), parameter.device_mesh, parameter.placements)
+    if kind == "flat" and layout(value) != "flat":
+        size = _flat_weight(parameter).numel()
+        return value.detach().flatten()[rank() * size :][:size].to(device)
+    return local_weight(value).to(device)
 
 
 @torch.no_grad()
 def local_gradient(parameter: Tensor) -> Tensor:
     """This rank's piece of the gradient, averaged over ranks, shaped as :func:`local_weight`; zeros without one."""
     kind = layout(parameter)
-    if kind in ("flat", "master"):
-        zero = _zero()
-        gradient = (zero.safe_get_local_grad if kind == "flat" else zero.safe_get_full_grad)(parameter)
+    if kind == "flat":
+        return _without_padding(parameter, _zero().safe_get_local_grad(parameter))
+    if kind == "master":
+        gradient = _zero().safe_get_full_grad(parameter)
     else:
         gradient = None if parameter.grad is None else _local(parameter.grad)
     return torch.zeros_like(local_weight(parameter)) if gradient is None else gradient
@@ -237,10 +235,12 @@ def local_gradient(parameter: Tensor) -> Tensor:
 def add_to_gradient(parameter: Tensor, value: Tensor) -> None:
     """Add ``value`` (shaped as :func:`local_weight`) to this rank's piece of the gradient."""
     kind = layout(parameter)
-    if kind in ("flat", "master"):
-        zero = _zero()
-        set_gradient = zero.safe_set_local_grad if kind == "flat" else zero.safe_set_full_grad
-        set_gradient(parameter, local_gradient(parameter) + value)
+    if kind == "flat":
+        gradient = _zero().safe_get_local_grad(parameter).clone()
+        _without_padding(parameter, gradient).add_(value)
+        _zero().safe_set_local_grad(parameter, gradient)
+    elif kind == "master":
+        _zero().safe_set_full_grad(parameter, local_gradient(parameter) + value)
     elif parameter.grad is not None:
         _local(parameter.grad).add_(value)
 
@@ -249,9 +249,7 @@ def add_to_gradient(parameter: Tensor, value: Tensor) -> None:
 def set_weight(parameter: Tensor, value: Tensor) -> None:
     """Write this rank's piece of a parameter, in the working copy and in the optimiser's master copy."""
     kind = layout(parameter)
-    if kind == "whole":
-        parameter.copy_(value)
-    elif kind == "dtensor":
+    if kind in ("whole", "dtensor"):
         _local(parameter).copy_(value)
     elif kind == "master":
         _zero().safe_set_full_fp32_param(parameter, value)
@@ -262,9 +260,10 @@ def set_weight(parameter: Tensor, value: Tensor) -> None:
 
 def _set_flat(parameter: Tensor, value: Tensor) -> None:
     """ZeRO-3 keeps a master piece and a working piece; both have to be set."""
-    zero = _zero()
-    zero.safe_set_local_fp32_param(parameter, value)
-    whole = zero.safe_get_full_fp32_param(parameter)
+    piece = _flat_weight(parameter).clone()
+    _without_padding(parameter, piece).copy_(value)
+    _zero().safe_set_local_fp32_param(parameter, piece)
+    whole = _zero().safe_get_full_fp32_param(parameter)
     gathered = importlib.import_module("deepspeed").zero.GatheredParameters
     with gathered([parameter], modifier_rank=0):
         if rank() == 0:
@@ -275,15 +274,21 @@ def _zero() -> Any:
     return importlib.import_module("deepspeed.utils")
 
 
+def _flat_weight(parameter: Any) -> Tensor:
+    """This rank's flat piece, padding included: of the master copy, or of the weights where nothing is trained."""
+    trained = hasattr(parameter, "_z3_optimizer") and parameter.requires_grad
+    piece: Tensor = _zero().safe_get_local_fp32_param(parameter) if trained else parameter.ds_tensor.detach().flatten()
+    return piece
+
+
+def _without_padding(parameter: Any, piece: Tensor) -> Tensor:
+    """A view of the elements that belong to the parameter; what DeepSpeed appends is not initialised."""
+    return piece[: max(0, parameter.ds_numel - rank() * piece.numel())]
+
+
 def _local(tensor: Tensor) -> Tensor:
-    if isinstance(tensor, DTensor):
-        piece: Tensor = tensor.to_local()
-        return piece
-    return tensor
-
-
-def _split_of(parameter: Any) -> tuple[Any, Any]:
-    return parameter.device_mesh, parameter.placements
+    piece: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return piece
 
 
 def whole_norm(parameter: Tensor, piece: Tensor) -> Tensor:
@@ -299,16 +304,14 @@ def loss_scale(module: LightningModule) -> float:
 
 
 def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """Whole weights and buffers on the CPU; every rank has to call, rank 0 gets the values under FSDP2 and ZeRO-3."""
+    """Whole weights and buffers on the CPU; every rank has to call and gets them."""
     if any(layout(p) == "flat" for p in module.parameters()):
         gathered = importlib.import_module("deepspeed").zero.GatheredParameters
         with gathered(list(module.parameters())):
             return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
-    state = {}
-    for name, value in module.state_dict().items():
-        whole = value.full_tensor() if isinstance(value, DTensor) else value
-        state[name] = whole.detach().cpu().clone()
-    return state
+    state = module.state_dict().items()
+    whole = ((name, value.full_tensor() if isinstance(value, DTensor) else value) for name, value in state)
+    return {name: value.detach().cpu().clone() for name, value in whole}
 
 
 def reshard(*networks: nn.Module) -> None:
@@ -366,13 +369,8 @@ def quiet_trainer(
     **arguments: Any,
 ) -> Trainer:
     """A Trainer without logger, checkpoint, bar or summary, for work that reports in another way."""
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    quiet: dict[str, Any] = {**dict.fromkeys(off, False), "num_sanity_val_steps": 0}
     return Trainer(
         accelerator=accelerator,
         devices=devices,

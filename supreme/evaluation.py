@@ -139,7 +139,7 @@ class Evaluation(DistributedModule):
 
     @property
     def parts(self) -> frozenset[str]:
-        """Names of :data:`supreme.batch.PARTS` that have to be served; one at least, or Lightning would skip the test."""
+        """Names of :data:`supreme.batch.PARTS` to be served; one at least, or Lightning would skip the test."""
         return frozenset[str]().union(*self._needed.values()) or frozenset({"retain_test"})
 
     def on_test_start(self) -> None:

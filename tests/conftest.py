@@ -28,7 +28,7 @@ def case(tasks):
 
 @pytest.fixture
 def tiny(tasks):
-    """A tiny task: ``network(norm, seed)``, ``images(count)``, ``sets()``, ``scenario()``; class 2 is to be forgotten."""
+    """A tiny task: ``network(norm, seed)``, ``images(count)``, ``sets()``, ``scenario()``; class 2 is forgotten."""
     return SimpleNamespace(
         network=tasks.tiny_network, images=tasks.tiny_images, sets=tasks.tiny_sets, scenario=tasks.tiny_scenario
     )

@@ -75,9 +75,7 @@ class Case:
         """Allowed absolute difference."""
         return self.meta["rounding"]["suggested_tolerance"]["float64_atol" if self.double else "float32_atol"]
 
-    def check(
-        self, state: dict[str, Tensor], reference: str = "", prefix: str = "", relative: bool = False
-    ) -> None:
+    def check(self, state: dict[str, Tensor], reference: str = "", prefix: str = "", relative: bool = False) -> None:
         """Compare with the stored result, every tensor of it; ``relative`` to its largest value, if that is above 1."""
         name = reference or ("expected_float64" if self.double else "expected")
         expected = load_file(self.folder / f"{name}.safetensors")
@@ -91,8 +89,10 @@ class Case:
             assert gap <= self.tolerance, f"{key} differs by {gap:.3g}, allowed {self.tolerance:.3g}"
 
 
-def tiny_network(norm: str = "batch", seed: int = 0, classes: int = 4) -> nn.Sequential:
+def tiny_network(norm: str = "batch", seed: int = 0, classes: int = 4) -> nn.Module:
     """A network with odd sizes: images (n, 3, 8, 8) -> logits."""
+    if norm in ("blocks", "tied"):
+        return blocks(norm == "tied", seed, classes)
     make = {"batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(1, channels)}[norm]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -101,6 +101,33 @@ def tiny_network(norm: str = "batch", seed: int = 0, classes: int = 4) -> nn.Seq
             *(nn.Conv2d(8, 7, 3, padding=1, stride=2), make(7), nn.ReLU()),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, classes)),
         )
+
+
+class Blocks(nn.Module):
+    """Layers in containers that have no forward pass, and two that share a weight: images (n, 3, 8, 8) -> logits."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.convolutions = nn.ModuleList([nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 3, 3, padding=1)])
+        self.named = nn.ModuleDict({"first": nn.Linear(192, 6), "rest": nn.ModuleList([nn.Linear(6, 6)])})
+        self.tied, self.head = nn.Linear(6, 6), nn.Linear(6, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.convolutions:
+            images = layer(images).relu()
+        values = self.named["first"](images.flatten(1) * self.scale).relu()
+        return self.head(self.tied(self.named["rest"][0](values).relu()))
+
+
+def blocks(tied: bool, seed: int, classes: int) -> Blocks:
+    """Such a network with the same weights for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Blocks(classes)
+    if tied:
+        network.tied.weight = network.named["rest"][0].weight
+    return network
 
 
 def tiny_images(count: int = 45, seed: int = 1) -> tuple[Tensor, Tensor]:

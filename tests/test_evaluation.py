@@ -128,6 +128,9 @@ def test_stored_definitions(stored):
         }
         for key, value in expected.items():
             assert found[f"{place}/{key}"] == pytest.approx(value, abs=1e-5), key
+    for key, name in (("zrf", "final"), ("zrf_original", "initial")):
+        value = values[f"zrf_{name}_test_forget"]["value_by_definition_bits"]
+        assert found[f"forget/{key}"] == pytest.approx(value, abs=1e-5)
     assert found["mia"] == pytest.approx(values["membership_inference_attack"]["value_reference"], abs=1e-9)
     assert found["layerwise_distance"] == pytest.approx(values["layerwise_distance"]["value_reference"], rel=1e-5)
 

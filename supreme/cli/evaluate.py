@@ -15,7 +15,6 @@ from supreme.cli.console import open_console
 from supreme.cli.original import stage_config
 from supreme.cli.trainer import check_writable
 from supreme.cli.unlearn import network_spec
-from supreme.errors import ConfigError
 from supreme.evaluation import Evaluation
 from supreme.experiment.store import write_json
 from supreme.metrics.base import EvaluationMetric
@@ -28,20 +27,19 @@ SCORES = "scores.json"
 _SETS = ("whole", "retain", "forget", "")
 
 
-def stored_request(path: str) -> dict[str, Any]:
-    """The scenario that an unlearned model was made for, in the form of a configuration.
+def stored_request(path: str) -> dict[str, Any] | None:
+    """The scenario that an unlearned model was made for, in the form of a configuration; None if it does not tell.
 
     Args:
         path: where the model is stored.
 
     Raises:
-        ConfigError: if it was stored without one.
         CheckpointError: if the model is missing or damaged.
     """
     about = {**stage_config(path), **describe_model(path)}
     scenario, dataset = about.get("scenario"), about.get("dataset")
     if not scenario or not dataset:
-        raise ConfigError(f"'{path}' does not say what was to be forgotten; say it with --data, as for unlearn.")
+        return None
     dataset = {name: dataset[name] for name in ("class_path", "init_args")}
     return {"class_path": scenario["class_path"], "init_args": {**scenario["init_args"], "dataset": dataset}}
 

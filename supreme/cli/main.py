@@ -18,7 +18,7 @@ from supreme.cli.original import RECIPE, Training, say
 from supreme.cli.parser import SupremeParser, foreseen, import_components
 from supreme.cli.trainer import ConfigFile, SupremeTrainer, is_trial, run_folder, trainer_arguments
 from supreme.cli.unlearn import Unlearning, network_spec
-from supreme.cli.words import mentioned, unknown_options, write_out
+from supreme.cli.words import mentioned, unknown_options, value_of, write_out
 from supreme.distributed import full_state_dict, hushed
 from supreme.errors import CheckpointError, ConfigError, UnknownNameError
 from supreme.methods.base import UnlearningMethod
@@ -29,7 +29,6 @@ from supreme.scenarios.base import Scenario
 RUNS = Path("runs")
 CLASSIFIER = "supreme.classifier.ImageClassifier"
 _STOCK = tuple(LightningCLI.subcommands())
-_LINKED = {"model.seed": "--seed_everything", "method.seed": "--seed_everything", "model.network": "--network"}
 _BY_NAME = ("best", "last", "hpc")
 
 
@@ -48,7 +47,7 @@ def main(command: str, words: Sequence[str]) -> int:
         getattr(supreme.callbacks, name)
     with hushed():
         try:
-            SupremeCLI(command, words)
+            _command_line(command)(command, words)
         except MisconfigurationException as error:
             raise ConfigError(" ".join(str(error).split())) from error
     return 0
@@ -121,8 +120,9 @@ class SupremeCLI(LightningCLI):
         for name in unknown_options(words, known):
             hint = f"'supreme {command} --help' shows all of them."
             raise UnknownNameError(f"option of supreme {command}:", f"--{name}", [f"--{key}" for key in known], hint)
-        for key in self.mentioned.intersection(_LINKED):
-            raise ConfigError(f"Leave --{key} out: it is given once for all, as {_LINKED[key]}.")
+        unlearned = value_of(words, "unlearned")
+        if command == "evaluate" and unlearned is not None:
+            self.parsers[command].set_defaults({"data": evaluate.stored_request(unlearned)})
         self.config = parser.parse_args([command, *write_out(words)])
         if self.config[command].get("ckpt_path"):
             self._look_into_checkpoint(self.config[command])
@@ -150,13 +150,6 @@ class SupremeCLI(LightningCLI):
 
     # --- objects
 
-    def before_instantiate_classes(self) -> None:
-        """An evaluation without a scenario is about that of the unlearned model."""
-        config = self.config[self.subcommand]
-        if self.subcommand == "evaluate" and config["data"] is None:
-            request = evaluate.stored_request(config["unlearned"])
-            self.config = self.parser.parse_object({"evaluate": {"data": request}}, self.config)
-
     def instantiate_classes(self) -> None:
         """Make everything; a constructor's error is shown as it is."""
         try:
@@ -169,6 +162,8 @@ class SupremeCLI(LightningCLI):
             self.unlearning = Unlearning(config, given, self.datamodule, trainer, self.mentioned)
             self.model = self.unlearning.method
         elif self.subcommand == "evaluate":
+            if self.datamodule is None:
+                raise ConfigError(f"'{config['unlearned']}' does not say what was to be forgotten; say it with --data.")
             self.model = evaluate.make_evaluation(config, self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -209,6 +204,20 @@ class SupremeCLI(LightningCLI):
         """Show and write the scores."""
         if self.trainer.is_global_zero:
             evaluate.show(self.config["evaluate"], self.datamodule, self.model.scores)
+
+
+def _command_line(command: str) -> type[SupremeCLI]:
+    """The command line with the options of one command only; those of all commands take a while to collect."""
+
+    class OneCommand(SupremeCLI):
+        """As :class:`SupremeCLI`, for one command."""
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            """The command."""
+            return {command: SupremeCLI.subcommands()[command]}
+
+    return OneCommand
 
 
 def _stock_arguments(parser: LightningArgumentParser, command: str) -> None:

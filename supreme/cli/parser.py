@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from supreme.cli.words import COMPONENTS
+from supreme.cli.words import COMPONENTS, no_argument
 from supreme.components import Kind, listing, load
-from supreme.errors import SupremeError, UnknownNameError, nearest
+from supreme.errors import SupremeError, UnknownNameError
 
 # options that take a class which is no component of ours -> packages that hold such classes
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -107,10 +107,7 @@ def _unknown_argument(message: str, _key: str) -> str | None:
     owner = re.findall(r"given class_path '([^']+)'", message) or re.findall(r"class_path='([^']+)'", message)
     if not found or not owner:
         return None
-    known, name = _arguments(owner[-1]), owner[-1].rpartition(".")[2]
-    near = nearest(found[1], known)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it takes {', '.join(known) or 'none'}."
-    return f"{name} has no argument '{found[1]}'; {hint}"
+    return no_argument(owner[-1].rpartition(".")[2], found[1], _arguments(owner[-1]))
 
 
 def _unknown_class(message: str, key: str) -> str | None:
@@ -173,7 +170,7 @@ def _arguments(class_path: str) -> list[str]:
         names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return [name for name in dict.fromkeys(names) if name not in ("original", "seed", "num_classes")]
+    return list(dict.fromkeys(names))
 
 
 def import_components(kinds: Iterable[Kind]) -> None:

@@ -14,10 +14,10 @@ from supreme.cli.options import Options
 from supreme.cli.report import show
 from supreme.cli.shipped import plan_file
 from supreme.errors import ConfigError
-from supreme.experiment.plan import Plan, load_plan
+from supreme.experiment.plan import Plan, Run, load_plan
 from supreme.experiment.progress import duration, progress_for
 from supreme.experiment.scheduler import Summary, run_plan
-from supreme.experiment.selection import select
+from supreme.experiment.selection import select, select_stages
 from supreme.experiment.status import status
 
 _EXAMPLES = """
@@ -48,8 +48,10 @@ def main(command: str, words: Sequence[str]) -> int:
         plan = replace(plan, output=Path(given.output))
     if given.workers is not None and given.workers < 1:
         raise ConfigError(f"Expected at least one worker, got {given.workers}.")
+    runs = select(plan.runs(), given.only)
+    select_stages(runs, given.force)
     if given.dry_run:
-        sys.stdout.writelines(f"{line}\n" for line in _preview(plan, given.only))
+        sys.stdout.writelines(f"{line}\n" for line in _preview(plan, runs))
         return 0
     gpus = _gpus(plan)
     workers = given.workers or _workers(plan, gpus)
@@ -78,10 +80,9 @@ def _options(command: str) -> Options:
     return options
 
 
-def _preview(plan: Plan, only: str) -> Iterator[str]:
+def _preview(plan: Plan, runs: Sequence[Run]) -> Iterator[str]:
     report = status(plan.output, plan)
     states = {run.key: name for name in ("done", "running", "queued", "failed") for run in getattr(report, name)}
-    runs = select(plan.runs(), only)
     for run in runs:
         yield f"{states[run.key]:8} {run.label}"
     for left_out in plan.not_applicable():

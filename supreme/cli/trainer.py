@@ -1,6 +1,7 @@
 """The Trainer of the command line: Lightning's, with the commands ``unlearn`` and ``evaluate``, and what it writes."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,11 @@ class ConfigFile(SaveConfigCallback):
         if trainer.is_global_zero and not self.already_saved:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self.parser.save(self.config, str(folder / CONFIG), skip_none=False, overwrite=True, multifile=False)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # newer versions have another name for skip_none
+                    self.parser.save(
+                        self.config, str(folder / CONFIG), skip_none=False, overwrite=True, multifile=False
+                    )
             except OSError as error:
                 raise OutputError(f"Cannot write '{folder / CONFIG}': {error.strerror or error}.") from error
             self.already_saved = True

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from supreme.cli.shipped import shipped_file
-from supreme.components import Kind, load, resolve
-from supreme.errors import ConfigError
+from supreme.components import Component, Kind, describe, listing, load, resolve
+from supreme.errors import ConfigError, nearest
 
 # options that take a component -> its kind
 COMPONENTS: Mapping[str, Kind] = {
@@ -19,7 +19,58 @@ COMPONENTS: Mapping[str, Kind] = {
     "network": "models",
 }
 NETWORK = "ResNet18"
+# what would say a second time what is given once for the whole command -> how it is given
+ONCE: Mapping[str, str] = {
+    "model.seed": "--seed_everything",
+    "method.seed": "--seed_everything",
+    "model.network": "--network",
+}
+_GIVEN = ("original", "seed", "num_classes")  # the command gives these
 _CONFIG = ("config", "c")
+
+
+def check(words: Sequence[str]) -> None:
+    """Refuse what is wrong without a doubt; nothing is imported for that.
+
+    Args:
+        words: the words after the command.
+
+    Raises:
+        UnknownNameError: if a component is neither known nor the dotted path of something.
+        ConfigError: if a component has no such argument, a configuration file is missing or no YAML, or something is
+            given in a second way.
+
+    Example:
+        >>> check(["--method", "SSD", "--method.selecton_weight", "2"])
+        Traceback (most recent call last):
+        supreme.errors.ConfigError: SSD has no argument 'selecton_weight'; did you mean 'selection_weight'?
+    """
+    for key in mentioned(words) & set(ONCE):
+        raise ConfigError(f"Leave --{key} out: it is given once for all, as {ONCE[key]}.")
+    chosen: dict[str, Component] = {}
+    for option in _options(words):
+        key = option.key.removesuffix(".help")
+        if key in COMPONENTS and _is_name(option.value) and option.value not in _unlisted(COMPONENTS[key]):
+            chosen[key] = describe(COMPONENTS[key], option.value)
+    for option in _options(words):
+        owner, _, argument = option.key.rpartition(".")
+        known = chosen[owner].arguments if owner in chosen else None
+        if known is not None and argument not in ("help", *known):
+            raise ConfigError(no_argument(chosen[owner].name, argument, known))
+
+
+def no_argument(owner: str, argument: str, known: Sequence[str]) -> str:
+    """That a class has no such argument, with the nearest ones.
+
+    Args:
+        owner: name of the class.
+        argument: what was written.
+        known: what it takes.
+    """
+    shown = [name for name in known if name not in _GIVEN]
+    near = nearest(argument, shown)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it takes {', '.join(shown) or 'none'}."
+    return f"{owner} has no argument '{argument}'; {hint}"
 
 
 def write_out(words: Sequence[str]) -> list[str]:
@@ -55,9 +106,15 @@ def write_out(words: Sequence[str]) -> list[str]:
 
 def _dotted(kind: Kind, name: str) -> str:
     """The dotted path of a component, also of one that the list leaves out."""
-    path = f"supreme.{kind}.{name}" if name in import_module(f"supreme.{kind}").__all__ else resolve(kind, name)
+    path = f"supreme.{kind}.{name}" if name in _unlisted(kind) else resolve(kind, name)
     load(path)
     return path
+
+
+def _unlisted(kind: Kind) -> set[str]:
+    """Public names of a kind's package that are no components to choose from, such as WholeDataset."""
+    names: set[str] = set(import_module(f"supreme.{kind}").__all__)
+    return names - {component.name for component in listing(kind)}
 
 
 def mentioned(words: Sequence[str]) -> set[str]:
@@ -79,6 +136,24 @@ def mentioned(words: Sequence[str]) -> set[str]:
         if option.key in _CONFIG and option.place is not None:
             found |= set(_keys(_read(option.value)))
     return found
+
+
+def value_of(words: Sequence[str], key: str) -> str | None:
+    """What an option is set to, the last one wins; else what the last configuration file says.
+
+    Args:
+        words: the words after the command.
+        key: an option without dots.
+
+    Example:
+        >>> value_of(["--unlearned", "a", "--unlearned=b"], "unlearned")
+        'b'
+    """
+    said = [option.value for option in _options(words) if option.key == key and option.place is not None]
+    files = [_read(option.value) for option in _options(words) if option.key in _CONFIG and option.place is not None]
+    read = [content[key] for content in files if isinstance(content, Mapping) and content.get(key) is not None]
+    found = said or read
+    return str(found[-1]) if found else None
 
 
 def unknown_options(words: Sequence[str], known: Sequence[str]) -> Iterator[str]:

@@ -110,6 +110,8 @@ class UnlearningMethod(DistributedModule):
                 f"{type(self).__name__} needs a scenario, for example "
                 "Trainer().fit(method, datamodule=FullClass(forget=0))."
             )
+        if self.finished and self.phases:
+            raise ConfigError(f"{type(self).__name__} has done its work; make a new one from M_o for another fit.")
         self.check(request, self.trainer)
         self.request, self._phase = request, -1
         self.finished = not self.phases

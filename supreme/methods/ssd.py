@@ -105,9 +105,13 @@ class SSD(UnlearningMethod):
         self._batches += 1
         for name, parameter in pieces(self.model):
             gradient = local_gradient(parameter)
-            gradient = (gradient if gradient.dtype == torch.float64 else gradient.float()) / scale
-            value = gradient.square() if self.power == 2 else gradient.abs()
-            sums[name] = sums[name].add_(value) if name in sums else value
+            gradient = gradient if gradient.dtype == torch.float64 else gradient.float()
+            if name not in sums:
+                sums[name] = torch.zeros_like(gradient)
+            if self.power == 2:
+                sums[name].addcmul_(gradient, gradient, value=scale**-2)
+            else:
+                sums[name].add_(gradient.abs(), alpha=1 / scale)
 
     def end_phase(self, phase: int) -> None:
         """Turn the sum over batches into a mean."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from supreme.distributed import is_split, local_weight
+from supreme.distributed import is_split, local_piece, local_weight
 from supreme.errors import DataError
 from supreme.metrics.base import DIVERGED, EvaluationMetric
 
@@ -73,7 +73,7 @@ class LayerwiseDistance(EvaluationMetric):
         """
         whole, split = torch.zeros_like(self.whole), torch.zeros_like(self.split)
         for name, ours, theirs in self._pairs(unlearned_model, retrained_model):
-            a, b = self._wide(local_weight(ours)), self._wide(local_weight(theirs))
+            a, b = self._wide(local_weight(ours)), self._wide(local_piece(ours, theirs))
             if a.shape != b.shape:
                 raise DataError(
                     f"Expected parameter '{name}' to have one shape in both networks, got {tuple(a.shape)} and "

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from supreme.batch import PARTS, Batch, EvaluationBatch, ForgetRequest, Phase
+from supreme.batch import Batch, EvaluationBatch, ForgetRequest, Phase
 from supreme.datasets.base import ImageDataset, Images
 from supreme.datasets.digits import Digits
 from supreme.errors import ConfigError, DataError, OutputError

@@ -81,7 +81,7 @@ def test_trial_run(method, tiny, fit, batches):
     ids=str,
 )
 def test_trainers_that_would_spoil_the_work(tiny, fit, settings):
-    with pytest.raises(ConfigError, match="FineTune"):
+    with pytest.raises(ConfigError, match=r"FineTune (knows how long|sets its own)"):
         fit(FineTune(tiny.network()), tiny.scenario(), **settings)
 
 
@@ -91,6 +91,13 @@ def test_a_trainer_serves_one_fit(tiny):
         trainer.fit(FineTune(tiny.network(), epochs=1), datamodule=tiny.scenario())
         with pytest.raises(ConfigError, match="make a new one for each fit"):
             trainer.fit(FineTune(tiny.network(), epochs=1), datamodule=tiny.scenario())
+
+
+def test_a_method_serves_one_fit(tiny, fit):
+    """A second fit would start from M_u."""
+    method = fit(FineTune(tiny.network(), epochs=1), tiny.scenario())
+    with pytest.raises(ConfigError, match="has done its work"):
+        fit(method, tiny.scenario())
 
 
 class StopAfter(Callback):
@@ -281,9 +288,21 @@ def saved_after(batches, folder):
     return {"callbacks": [Save()]}
 
 
+class Restarts(UnlearningMethod):
+    """Each phase begins with a fresh optimiser, and has several passes."""
+
+    @property
+    def phases(self):
+        return [Phase("retain", passes=2, reset_optimizer=True), Phase("forget", passes=3, reset_optimizer=True)]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
+
+
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [
+        (Restarts, {}),
         (FineTune, {"epochs": 3}),
         (RandomLabels, {"epochs": 3, "batch_size": 8}),
         (SCRUB, {"epochs": 3, "max_steps": 2, "smoothing": 0.5}),

@@ -1,0 +1,73 @@
+"""Every file in configs/ runs, or at least parses where it needs a download or an accelerator."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from supreme.components import describe
+from supreme.experiment.plan import load_plan
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+QUIET = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.fast_dev_run=true")
+PARSED = {"cifar10", "cifar20", "cifar100", "sub_class", "gpu", "ddp", "fsdp"}
+
+
+def fragments(*groups):
+    return sorted(path.relative_to(CONFIGS).as_posix() for group in groups for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def test_every_group_is_there():
+    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} >= {
+        "model",
+        "dataset",
+        "scenario",
+        "method",
+        "trainer",
+    }
+    lines = {path: len(path.read_text().splitlines()) for path in CONFIGS.glob("*/*.yaml")}
+    assert max(lines.values()) <= 15, lines
+    assert all(path.read_text().startswith("# ") for path in lines)
+
+
+@pytest.mark.parametrize("name", fragments("model", "dataset", "trainer"))
+def test_fit(name, supreme, pictures):
+    assert supreme("fit", *words(name, pictures)).code == 0
+
+
+@pytest.mark.parametrize("name", fragments("model", "dataset", "scenario", "method", "trainer"))
+def test_unlearn(name, supreme, pictures):
+    method = () if name.startswith("method/") else ("--method=SSD",)
+    assert supreme("unlearn", *method, *words(name, pictures)).code == 0
+
+
+def words(name, pictures):
+    folder = ("--data.dataset.path", pictures("images", count=12)) if "image_folder" in name else ()
+    width = () if name.startswith("model/") else ("--network.width=8",)
+    mode = ("--print_config",) if Path(name).stem in PARSED else QUIET
+    return ("--config", f"configs/{name}", *width, *folder, *mode)
+
+
+def test_fragments_add_up(supreme):
+    names = ("dataset/cifar20", "scenario/sub_class", "model/resnet18", "method/lfssd", "trainer/gpu")
+    files = [word for name in names for word in ("--config", f"configs/{name}.yaml")]
+    config = yaml.safe_load(supreme("unlearn", *files, "--print_config").out)
+    assert config["data"]["class_path"].endswith("SubClass")
+    assert config["data"]["init_args"]["forget"] == "rocket"
+    assert config["data"]["init_args"]["dataset"]["class_path"].endswith("CIFAR20")
+    assert config["model"]["init_args"]["recipe"]["optimizer"] == "sgd"
+    assert config["trainer"]["accelerator"] == "gpu"
+
+
+@pytest.mark.parametrize("name", fragments("method"))
+def test_a_method_fragment_is_named_after_its_method(name):
+    content = yaml.safe_load((CONFIGS / name).read_text())["method"]
+    component = describe("methods", content["class_path"])
+    assert Path(name).stem == component.class_path.split(".")[-2]
+
+
+@pytest.mark.parametrize(
+    "path", sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("plans/*.yaml")}), ids=lambda path: path.stem
+)
+def test_plans_load(path):
+    assert load_plan(path).runs()

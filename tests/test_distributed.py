@@ -1,0 +1,114 @@
+"""What the strategy decides, as far as one process shows it; several processes: tests/distributed."""
+
+import logging
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import nn
+
+from supreme import distributed
+from supreme.distributed import FSDP2, Frozen, NoStep, hushed, quiet_trainer, resolve_strategy
+from supreme.errors import ConfigError
+from supreme.methods import SCRUB, FineTune
+
+
+def test_pieces_of_whole_parameters():
+    layer = nn.Linear(2, 3)
+    layer.bias.requires_grad_(False)
+    assert [name for name, _ in distributed.pieces(layer)] == ["weight"]
+    weight = layer.weight
+    assert distributed.layout(weight) == "whole"
+    assert not distributed.is_split(weight)
+    assert torch.equal(distributed.local_weight(weight), weight)
+    assert torch.equal(distributed.local_gradient(weight), torch.zeros(3, 2))
+    distributed.add_to_gradient(weight, torch.ones(3, 2))
+    assert weight.grad is None  # what the loss does not reach is not trained
+    layer(torch.ones(1, 2)).sum().backward()
+    distributed.add_to_gradient(weight, torch.full((3, 2), 2.0))
+    assert torch.equal(distributed.local_gradient(weight), torch.full((3, 2), 3.0))
+    distributed.set_weight(weight, torch.zeros(3, 2))
+    assert (weight == 0).all()
+    assert torch.equal(distributed.local_piece(weight, torch.ones(3, 2)), torch.ones(3, 2))
+    assert distributed.whole_norm(weight, torch.tensor([3.0, 4.0])).item() == 5.0
+
+
+def test_one_process_is_a_group_of_one():
+    assert (distributed.world_size(), distributed.rank()) == (1, 0)
+    assert distributed.all_sum(torch.tensor(2.0)).item() == 2.0
+    assert [t.item() for t in distributed.all_extremes(torch.tensor(1.0), torch.tensor(4.0))] == [1.0, 4.0]
+
+
+def test_no_step_runs_the_closure_and_moves_nothing():
+    layer = nn.Linear(1, 1)
+    before = layer.weight.clone()
+
+    def closure():
+        loss = layer(torch.ones(1, 1)).sum()
+        loss.backward()
+        return loss
+
+    optimizer = NoStep(layer.parameters())
+    with torch.no_grad():
+        assert optimizer.step(closure) is not None
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight, before)
+    assert optimizer.step() is None
+
+
+def test_frozen_models():
+    frozen = Frozen(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)))
+    assert not frozen.model.training
+    assert not frozen(torch.ones(1, 2, requires_grad=True)).requires_grad
+
+
+def test_strategies_by_name():
+    for name in ("fsdp", "fsdp2"):
+        assert isinstance(resolve_strategy(name), FSDP2)
+    assert resolve_strategy("ddp") == "ddp"
+    ours = FSDP2()
+    assert resolve_strategy(ours) is ours
+    for refused in ("fsdp_cpu_offload", FSDPStrategy()):
+        with pytest.raises(ConfigError, match='use strategy "fsdp"'):
+            resolve_strategy(refused)
+
+
+def test_the_first_fsdp_is_refused_in_a_stock_trainer(tiny, fit, monkeypatch):
+    """It does not run on a CPU, so the strategy that does takes its name."""
+    monkeypatch.setattr(distributed, "FSDPStrategy", type(quiet_trainer("cpu").strategy))
+    with pytest.raises(ConfigError, match="FSDP2 in place of"):
+        fit(FineTune(tiny.network()), tiny.scenario())
+
+
+def test_tensor_parallelism_is_refused(tiny):
+    method = FineTune(tiny.network())
+    method._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: 2)}
+    with pytest.raises(ConfigError, match="tensor parallelism"):
+        method.configure_model()
+
+
+def test_frozen_models_follow_the_type_of_the_network(tiny, fit):
+    method = fit(SCRUB(tiny.network(), epochs=1), tiny.scenario(), precision="bf16-true")
+    assert next(method.teacher.model.parameters()).dtype == torch.bfloat16
+    method = fit(SCRUB(tiny.network(), epochs=1), tiny.scenario(), precision="64-true")
+    assert next(method.teacher.model.parameters()).dtype == torch.float64
+
+
+def test_full_state_is_a_copy():
+    layer = nn.Linear(2, 2)
+    state = distributed.full_state_dict(layer)
+    state["weight"].zero_()
+    assert (layer.weight != 0).any()
+
+
+def test_hushed_blocks_leave_no_trace():
+    logger = logging.getLogger("lightning.pytorch")
+    level, filters = logger.level, list(warnings.filters)
+    with hushed():
+        assert logger.level == logging.ERROR
+    with pytest.raises(KeyError), hushed():
+        raise KeyError
+    assert logger.level == level
+    assert warnings.filters == filters
