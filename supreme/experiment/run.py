@@ -102,9 +102,13 @@ def _evaluate(stage: Stage, store: Store) -> None:
     }
     if stage.inputs["unlearned"].key == stage.inputs["retrained"].key:
         outputs["unlearned"] = outputs["retrained"]
-    networks: list[nn.Module] = [load_model(inputs[role])[0] for role in ("unlearned", "retrained")]
     evaluation = Evaluation(
-        *networks, outputs=outputs, metrics=_metrics(stage), random=scenario.random, seed=stage.config["seed"]
+        load_model(inputs["unlearned"])[0],
+        load_model(inputs["retrained"])[0],
+        outputs=outputs,
+        metrics=_metrics(stage),
+        random=scenario.random,
+        seed=stage.config["seed"],
     )
     _trainer(stage).test(evaluation, datamodule=scenario, verbose=False)
     result = {

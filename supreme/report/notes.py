@@ -100,13 +100,13 @@ def _not_applicable(runs: pd.DataFrame, everything: pd.DataFrame) -> Mapping[str
     return reasons
 
 
-def _reason(run: Mapping[str, Any]) -> str:
+def _reason(run: Mapping[Any, Any]) -> str:
     if not run["error_type"]:
         return clean(run["status"], 40)
     return clean(f"{run['error_type']}: {run['error_message']}", 160).rstrip(".")
 
 
-def _place(run: Mapping[str, Any]) -> str:
+def _place(run: Mapping[Any, Any]) -> str:
     return f"target {run['target']} seed {_seed(tuple(run[name] for name in SEEDS))}"
 
 

@@ -211,7 +211,7 @@ def _fold(title: str, parts: Sequence[Markup]) -> Markup:
     return tag("details", tag("summary", title), *parts, class_="fold")
 
 
-def _numbered(runs: pd.DataFrame) -> list[tuple[int, dict[str, Any]]]:
+def _numbered(runs: pd.DataFrame) -> list[tuple[int, dict[Any, Any]]]:
     """Runs with their place among all records, failed ones first."""
     items = list(zip((int(place) for place in runs.index), runs.to_dict("records"), strict=True))
     return sorted(items, key=lambda item: item[1]["status"] == "done")
