@@ -18,14 +18,9 @@ def fragments(*groups):
 
 
 def test_every_group_is_there():
-    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} >= {
-        "model",
-        "dataset",
-        "scenario",
-        "method",
-        "trainer",
-    }
-    lines = {path: len(path.read_text().splitlines()) for path in CONFIGS.glob("*/*.yaml")}
+    groups = {path.name: path for path in CONFIGS.iterdir() if path.is_dir() and path.name != "plans"}
+    assert set(groups) >= {"model", "dataset", "scenario", "method", "trainer"}
+    lines = {path: len(path.read_text().splitlines()) for group in groups.values() for path in group.glob("*.yaml")}
     assert max(lines.values()) <= 15, lines
     assert all(path.read_text().startswith("# ") for path in lines)
 
