@@ -1,11 +1,14 @@
 """Fixtures that many tests share; torch is imported when one is used, so that light tests stay light."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process forked after OpenMP has started its threads can hang
 
 NAME, FILE = "supreme_small_tasks", Path(__file__).with_name("small_tasks.py")
 
