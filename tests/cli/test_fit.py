@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -59,7 +60,9 @@ def test_a_checkpoint_brings_its_network(command, fitted, supreme):
     assert result.code == 0
     if command == "validate":
         expected = accuracy(load_model(fitted)[0], Digits().test)
-        assert f"{expected:.4f}"[:6] in result.out
+        shown = re.search(r"val/accuracy\D*(0\.\d+)", result.out)
+        assert shown
+        assert float(shown.group(1)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_seed_is_the_training_seed(supreme, inside):
