@@ -194,7 +194,6 @@ class Free(nn.Module):
     [
         (Free(), "scale"),
         (nn.Sequential(nn.Flatten(), Free()), "1.scale"),
-        (nn.MultiheadAttention(4, 2), "in_proj_weight"),
         (parametrizations.weight_norm(nn.Linear(2, 2)), "parametrizations.weight.original0"),
     ],
 )
