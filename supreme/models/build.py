@@ -108,7 +108,7 @@ def reinitialise(network: nn.Module, seed: int) -> nn.Module:
     """A copy of a network with fresh weights; the argument is never touched.
 
     A network made by :func:`build` is built again. Any other network, or one that was altered since, is copied and
-    every ``reset_parameters`` in it is called, inner modules first.
+    every ``reset_parameters`` (or ``_reset_parameters``) in it is called, inner modules first.
 
     Args:
         network: the network whose architecture is wanted.
@@ -165,7 +165,8 @@ def _reset_copy(network: nn.Module, seed: int) -> nn.Module:
 
 
 def _reset(module: nn.Module) -> None:
-    reset = getattr(module, "reset_parameters", None)
+    # torch's attention layers and many networks written after them have the method under a leading underscore only
+    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
     if callable(reset):
         reset()
 

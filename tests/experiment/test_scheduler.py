@@ -358,7 +358,6 @@ def test_an_interrupt_ends_everything_and_leaves_no_lease(
     assert list((plan.output / "failures").iterdir()) == []
 
 
-@pytest.mark.slow  # its count of started stages has been seen to miss on a busy machine
 def test_a_killed_scheduler_takes_its_workers_along_and_is_resumed(
     make_plan: MakePlan, launch: Callable[[int], "subprocess.Popen[str]"]
 ) -> None:
@@ -373,6 +372,7 @@ def test_a_killed_scheduler_takes_its_workers_along_and_is_resumed(
     assert report.working == {}  # its leases are stale at once
     assert report.failed == ()
     done = {path.parent.name for path in (slow.output / "stages").glob("*/*/stage.json")}
+    done = {name for name in done if not name.startswith(".")}  # a worker may have been killed while it wrote
     assert done
     finish = run(slow, only="method=FineTune")
     assert finish.failed == ()

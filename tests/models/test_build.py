@@ -218,6 +218,14 @@ def test_a_frozen_parameter_may_stay_but_a_wholly_frozen_network_is_drawn_anew()
     assert all(parameter.requires_grad for parameter in rebuilt.parameters())
 
 
+def test_attention_is_drawn_anew():
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=8)
+    fresh, again = reinitialise(layer, seed=0), reinitialise(layer, seed=0)
+    for (name, old), new in zip(layer.named_parameters(), fresh.parameters(), strict=True):
+        assert "weight" not in name or name.startswith("norm") or not torch.equal(old, new)
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), again.parameters(), strict=True))
+
+
 def test_an_outer_reset_has_the_last_word():
     class ZeroHead(nn.Module):
         def __init__(self):
