@@ -14,11 +14,13 @@ from supreme.cli.options import Options
 from supreme.cli.report import show
 from supreme.cli.shipped import plan_file
 from supreme.errors import ConfigError
+from supreme.experiment.pins import pin, recall
 from supreme.experiment.plan import Plan, Run, load_plan
 from supreme.experiment.progress import duration, progress_for
 from supreme.experiment.scheduler import Summary, run_plan
 from supreme.experiment.selection import select, select_stages
 from supreme.experiment.status import status
+from supreme.experiment.store import Store
 
 _EXAMPLES = """
 examples:
@@ -48,6 +50,7 @@ def main(command: str, words: Sequence[str]) -> int:
         plan = replace(plan, output=Path(given.output))
     if given.workers is not None and given.workers < 1:
         raise ConfigError(f"Expected at least one worker, got {given.workers}.")
+    plan = recall(plan, Store(plan.output)) if given.dry_run else pin(plan)
     runs = select(plan.runs(), given.only)
     select_stages(runs, given.force)
     if given.dry_run:

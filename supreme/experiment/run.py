@@ -15,6 +15,7 @@ from supreme.classifier import ImageClassifier, Recipe
 from supreme.components import load
 from supreme.datasets.base import ImageDataset
 from supreme.distributed import full_state_dict, hushed, quiet_trainer
+from supreme.errors import DataError
 from supreme.evaluation import Evaluation, Outputs
 from supreme.experiment.stage import Stage
 from supreme.experiment.store import RESULT_FILE, Store
@@ -189,13 +190,15 @@ def _scenario(stage: Stage) -> Scenario:
 def _dataset(stage: Stage) -> ImageDataset:
     """The dataset, read once per process."""
     config = stage.config["dataset"]
-    return _open(config["class_path"], json.dumps(config["init_args"], sort_keys=True))
+    return _open(config["class_path"], json.dumps(config["init_args"], sort_keys=True), config.get("fingerprint"))
 
 
 @lru_cache(maxsize=4)
-def _open(class_path: str, arguments: str) -> ImageDataset:
+def _open(class_path: str, arguments: str, fingerprint: str | None) -> ImageDataset:
     dataset: ImageDataset = load(class_path)(**json.loads(arguments))
     dataset.prepare()
+    if fingerprint not in (None, dataset.fingerprint):
+        raise DataError(f"The images of {dataset!r} have changed since the plan was started; start it again.")
     return dataset
 
 

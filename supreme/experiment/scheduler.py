@@ -87,7 +87,7 @@ def run_plan(
     Several processes may run the same plan at once, also on several machines: they share the stages.
 
     Args:
-        plan: the plan.
+        plan: the plan; one on images that may change is first given to :func:`supreme.experiment.pins.pin`.
         execute: dotted name of ``function(stage, store) -> None``.
         workers: stages at a time on this machine; 1 executes them in this process.
         progress: shows where it stands; None shows nothing.

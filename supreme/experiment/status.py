@@ -9,6 +9,7 @@ from typing import Any, Literal
 from supreme.callbacks.environment import versions
 from supreme.errors import ConfigError
 from supreme.experiment.costs import Costs
+from supreme.experiment.pins import recall
 from supreme.experiment.plan import NotApplicable, Plan, Run, load_plan
 from supreme.experiment.progress import duration
 from supreme.experiment.record import why
@@ -87,8 +88,7 @@ def status(root: str | Path, plan: Plan | None = None) -> StatusReport:
         supreme.errors.ConfigError: No plan was ever run in 'no_such_folder'; give the output folder of 'supreme run'.
     """
     store = Store(root)
-    if plan is None:
-        plan = _last_plan(store)
+    plan = _last_plan(store) if plan is None else recall(plan, store)
     runs = plan.runs()
     stages = {stage: None for run in runs for stage in run.stages()}
     snapshot = _Snapshot(store, stages)
