@@ -51,7 +51,7 @@ def unlearn(
     retain: Dataset[Any],
     num_classes: int | None = None,
     forget_class: int | Sequence[int] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     shuffle: bool = True,
     seed: int = 0,
     accelerator: str = "auto",
@@ -71,7 +71,7 @@ def unlearn(
         retain: D_r, likewise.
         num_classes: number of logits; None asks the model with one image.
         forget_class: class or classes to be forgotten, for methods that need to know (UNSIR, RandomLabels).
-        batch_size: rows of a global batch, over all devices.
+        batch_size: rows of a global batch, over all devices; None takes the method's own where it has one, else 64.
         shuffle: False serves batches in the data's own order; D is retain followed by forget.
         seed: unlearning seed s_u; the global random generators are left as they were.
         accelerator: as in ``lightning.Trainer``.
@@ -100,6 +100,8 @@ def unlearn(
         >>> type(result.model).__name__
         'Sequential'
     """
+    if batch_size is not None and _takes(method, "batch_size"):
+        arguments.setdefault("batch_size", batch_size)
     clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
     with hushed(), isolated(seed):
         scenario = GivenSets(
@@ -107,7 +109,7 @@ def unlearn(
             retain,
             count_classes(model, retain) if num_classes is None else num_classes,
             forget_classes=_classes(forget_class),
-            batch_size=batch_size,
+            batch_size=64 if batch_size is None else batch_size,
             shuffle=shuffle,
             num_workers=num_workers,
         )
@@ -318,6 +320,12 @@ def _like_before(model: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Modu
     network = copy.deepcopy(model)
     network.load_state_dict(state)
     return network.eval()
+
+
+def _takes(method: str | type[UnlearningMethod] | UnlearningMethod, argument: str) -> bool:
+    """Whether a method that is yet to be made has an argument."""
+    chosen = load(resolve("methods", method)) if isinstance(method, str) else method
+    return inspect.isclass(chosen) and argument in inspect.signature(chosen).parameters
 
 
 def _classes(forget_class: int | Sequence[int] | None) -> tuple[int, ...] | None:

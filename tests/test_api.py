@@ -12,7 +12,7 @@ import supreme
 from supreme.api import check_arguments, count_classes, make_method, make_metric, unlearn
 from supreme.batch import Phase
 from supreme.errors import ConfigError, DataError, NotApplicableError, UnknownNameError
-from supreme.methods import SSD, FineTune, UnlearningMethod
+from supreme.methods import SSD, FineTune, RandomLabels, UnlearningMethod
 from supreme.metrics import MIA, Accuracy
 
 
@@ -103,6 +103,13 @@ def test_any_dataset_will_do(tiny, run, same_weights):
         assert same_weights(run("FineTune", epochs=1, forget=forget_set, retain=retain_set).model, plain)
     workers = run("FineTune", epochs=1, forget=Wrapped(forget), retain=Wrapped(retain), num_workers=1)
     assert same_weights(workers.model, plain)
+
+
+@pytest.mark.parametrize(("asked", "own"), [(4, 4), (None, 128)])
+def test_the_batch_size_reaches_methods_with_one_of_their_own(tiny, run, same_weights, asked, own):
+    expected = run(RandomLabels(tiny.network(), batch_size=own), batch_size=16).model
+    assert same_weights(run("RandomLabels", batch_size=asked).model, expected)
+    assert not same_weights(run("RandomLabels", batch_size=9).model, expected)
 
 
 def test_order(run, same_weights):
