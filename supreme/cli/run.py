@@ -90,6 +90,7 @@ def _preview(plan: Plan, runs: Sequence[Run]) -> Iterator[str]:
         yield f"{states[run.key]:8} {run.label}"
     for left_out in plan.not_applicable():
         yield f"left out {left_out.method} in {left_out.scenario}: {left_out.reason}"
+    yield from _settings(plan)
     done = sum(states[run.key] == "done" for run in runs)
     yield f"{len(runs)} runs, {done} of them done already; results go to {plan.output}"
 
@@ -98,6 +99,7 @@ def _ending(plan: Plan, summary: Summary) -> Iterator[str]:
     """What was done, and why what failed did."""
     for left_out in summary.not_applicable:
         yield f"left out: {left_out.method} in {left_out.scenario}: {left_out.reason}"
+    yield from _settings(plan)
     for failed in summary.failed:
         yield f"failed: {failed.run.label}: {failed.reason}"
         if failed.traceback and failed.stage == failed.run.stage:
@@ -109,6 +111,14 @@ def _ending(plan: Plan, summary: Summary) -> Iterator[str]:
             f"{summary.done} runs done, {summary.reused} were there before, {len(summary.failed)} failed, "
             f"in {duration(summary.seconds)}; results are in {plan.output}."
         )
+
+
+def _settings(plan: Plan) -> Iterator[str]:
+    """The recipes and presets that settings come from."""
+    for place, name in plan.used_recipes().items():
+        yield f"recipe: {name} for {place} (configs/recipe/{name}.yaml); 'training' in the plan replaces it"
+    for preset in plan.used_presets():
+        yield f"preset: {preset.label}; 'presets: false' in the plan leaves it out"
 
 
 def _workers(plan: Plan, gpus: Sequence[str] | None) -> int:

@@ -1,12 +1,9 @@
 """Plans and fragments of configuration that come with the package, found by name wherever it is installed."""
 
-from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 
 from supreme.errors import UnknownNameError
-
-FOLDER = "configs"
+from supreme.experiment.plan_file import FOLDER, config_folders
 
 
 def shipped_file(text: str) -> Path | None:
@@ -23,7 +20,7 @@ def shipped_file(text: str) -> Path | None:
     parts = parts[1:] if parts[:1] == (FOLDER,) else parts
     if not parts or ".." in parts or Path(text).is_absolute():
         return None
-    for root in _roots():
+    for root in config_folders():
         for name in (Path(*parts), Path(*parts[:-1], f"{parts[-1]}.yaml"), Path("plans", f"{parts[-1]}.yaml")):
             if name.suffix in (".yaml", ".yml") and (root / name).is_file():
                 return root / name
@@ -49,13 +46,10 @@ def plan_file(text: str) -> Path:
 def shipped_plans() -> list[str]:
     """Names of the plans that come with the package."""
     return sorted(
-        {file.stem for root in _roots() for pattern in ("*.yaml", "plans/*.yaml") for file in root.glob(pattern)}
+        {
+            file.stem
+            for root in config_folders()
+            for pattern in ("*.yaml", "plans/*.yaml")
+            for file in root.glob(pattern)
+        }
     )
-
-
-def _roots() -> Iterator[Path]:
-    """The folder inside the installed package, or the one beside it in a checkout."""
-    package = Path(str(files("supreme")))
-    for folder in (package / FOLDER, package.parent / FOLDER):
-        if folder.is_dir() and (folder / "quickstart.yaml").is_file():
-            yield folder

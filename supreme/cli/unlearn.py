@@ -15,13 +15,14 @@ from supreme.batch import PARTS
 from supreme.callbacks.description import plain
 from supreme.classifier import Recipe
 from supreme.cli.console import open_console
-from supreme.cli.original import Original, Training, given_original, kept_original
+from supreme.cli.original import Original, Training, given_original, kept_original, say
 from supreme.cli.trainer import SupremeTrainer, is_trial, run_folder
 from supreme.components import Kind, load, resolve
 from supreme.datasets.base import ImageDataset
 from supreme.distributed import full_state_dict, quiet_trainer, world_size
 from supreme.errors import ConfigError, DataError
 from supreme.evaluation import Evaluation
+from supreme.experiment.presets import preset
 from supreme.experiment.progress import duration
 from supreme.experiment.stage import Choice
 from supreme.methods.base import UnlearningMethod
@@ -65,6 +66,7 @@ class Unlearning:
         self.original = self._original()
         if issubclass(self.chosen, Retrain):
             self._train_as_original()
+        self._settle_by_preset()
         self.method = self.chosen(self.original.network, **self.arguments)
 
     def finish(self) -> None:
@@ -104,6 +106,17 @@ class Unlearning:
         batch_size = (self.original.training or {}).get("batch_size")
         if batch_size is not None and "data.batch_size" not in self.mentioned:
             self.scenario.batch_size = int(batch_size)
+
+    def _settle_by_preset(self) -> None:
+        """Take the papers' settings for this dataset, network and scenario, but for what the user says otherwise."""
+        spec = getattr(self.original.network, "spec", None)
+        model = spec.class_path.rpartition(".")[2] if spec else type(self.original.network).__name__
+        place = type(self.scenario.dataset).__name__, model, type(self.scenario).__name__
+        found = preset(self.chosen.__name__, *place)
+        taken = {k: v for k, v in found.init_args.items() if f"method.{k}" not in self.mentioned} if found else {}
+        if found and taken:
+            self.arguments |= taken
+            say(f"Preset: {found.label}")
 
     @property
     def _network(self) -> NetworkSpec | None:

@@ -1,5 +1,6 @@
 """What the words of a command line mention, and the names in it written out for the parser."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from supreme.cli.shipped import shipped_file
 from supreme.components import Component, Kind, describe, listing, load, resolve
 from supreme.errors import ConfigError, nearest
+from supreme.models.names import HUGGING_FACE, checkpoint_of
 
 # options that take a component -> its kind
 COMPONENTS: Mapping[str, Kind] = {
@@ -48,6 +50,7 @@ def check(words: Sequence[str]) -> None:
     for key in mentioned(words) & set(ONCE):
         raise ConfigError(f"Leave --{key} out: it is given once for all, as {ONCE[key]}.")
     chosen: dict[str, Component] = {}
+    words = checkpoints_written_out(words)
     for option in _options(words):
         key = option.key.removesuffix(".help")
         if key in COMPONENTS and _is_name(option.value) and option.value not in _unlisted(COMPONENTS[key]):
@@ -87,6 +90,7 @@ def write_out(words: Sequence[str]) -> list[str]:
         >>> write_out(["--method", "FT", "--method.lr=0.1"])
         ['--method', 'supreme.methods.fine_tune.FineTune', '--method.lr=0.1']
     """
+    words = checkpoints_written_out(words)
     written = list(words)
     for option in _options(words):
         if option.place is None:
@@ -104,10 +108,36 @@ def write_out(words: Sequence[str]) -> list[str]:
     return written
 
 
+def checkpoints_written_out(words: Sequence[str]) -> list[str]:
+    """The words with a network that is named by a HuggingFace checkpoint as ``HuggingFace`` and its argument.
+
+    Args:
+        words: the words after the command.
+
+    Raises:
+        ConfigError: if a network is named by a path that leads nowhere.
+
+    Example:
+        >>> checkpoints_written_out(["--network", "microsoft/resnet-50"])[1:]
+        ['supreme.models.hugging_face.HuggingFace', '--network.checkpoint=microsoft/resnet-50']
+    """
+    written = list(words)
+    for option in reversed(list(_options(words))):
+        plain = option.key == "network" and option.place is not None and not Path(option.value).is_file()
+        checkpoint = checkpoint_of(option.value) if plain and not option.value.startswith(("{", "[")) else None
+        if option.place is not None and checkpoint is not None:
+            replaced = [f"{option.head}{HUGGING_FACE}", f"--network.checkpoint={checkpoint}"]
+            written[option.place : option.place + 1] = replaced
+    return written
+
+
 def _dotted(kind: Kind, name: str) -> str:
     """The dotted path of a component, also of one that the list leaves out."""
     path = f"supreme.{kind}.{name}" if name in _unlisted(kind) else resolve(kind, name)
-    load(path)
+    found = load(path)
+    if kind == "models" and inspect.isfunction(found):
+        # The parser takes functions only that say that a module comes back; `build` checks what does.
+        found.__annotations__.setdefault("return", import_module("torch.nn").Module)
     return path
 
 

@@ -27,6 +27,7 @@ class Cell:
         scenario: which samples are to be forgotten, target and seed of the draw included.
         place: the cell in words, for example ``"FullClass 3"``.
         seeds: the seeds.
+        training: how the network is trained; None where :attr:`Chains.shared` says it.
     """
 
     dataset: Choice
@@ -34,6 +35,7 @@ class Cell:
     scenario: Choice
     place: str
     seeds: Seeds
+    training: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -136,6 +138,7 @@ class Chains:
             "dataset": {**cell.dataset.config, **({"fingerprint": fingerprint} if fingerprint else {})},
             "network": cell.network.config,
             **self.shared,
+            **({} if cell.training is None else {"training": dict(cell.training)}),
             "source": self._hashes[names],
         }
 

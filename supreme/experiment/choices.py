@@ -1,14 +1,16 @@
 """Choices: which components a plan names, checked against what exists without importing any of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from supreme.components import Component, Kind, describe
 from supreme.errors import ConfigError
 from supreme.experiment.plan_file import entries, mapping
+from supreme.experiment.recipes import training
 from supreme.experiment.stage import Choice
+from supreme.models.names import written_out
 
 _GIVEN_BY_THE_RUN: Mapping[Kind, tuple[str, ...]] = {
     "datasets": (),
@@ -32,6 +34,17 @@ class MethodChoice(Choice):
     name: str = ""
     variant: str = ""
     needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NetworkChoice(Choice):
+    """A network with its arguments.
+
+    Attributes:
+        training: how it is trained, in place of what the plan says for all networks; empty without a word of its own.
+    """
+
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,26 @@ def choices(kind: Kind, value: Any, root: Path | None = None) -> tuple[Choice, .
     return tuple(named)
 
 
+def networks(value: Any, root: Path | None = None) -> tuple[NetworkChoice, ...]:
+    """The networks of a plan, each with its ``training`` where the plan gives it one.
+
+    Args:
+        value: what the plan says under ``models``.
+        root: package folder in which short names are looked up; None is this package.
+
+    Raises:
+        ConfigError: if an entry cannot be used or stands twice.
+    """
+    found = [_entry("models", entry, root, ("training",)) for entry in entries(value, "models")]
+    named = []
+    for component, fields in found:
+        recipe = training(fields.get("training"), f"training of {component.name}")
+        label = str(fields.get("name") or component.name)
+        named.append(NetworkChoice(component.class_path, fields["init_args"], label, recipe))
+    _distinct("models", [choice.label for choice in named])
+    return tuple(named)
+
+
 def _scenario(entry: Any, root: Path | None) -> ScenarioChoice:
     component, fields = _entry("scenarios", entry, root, ("targets",))
     targets = entries(fields.get("targets"), f"targets of {component.name}")
@@ -172,6 +205,8 @@ def _entry(
     fields = mapping(entry, kind, ("class_path", "init_args", "name", *further))
     if not isinstance(fields.get("class_path"), str):
         raise ConfigError(f"Expected a class name or a mapping with class_path in {kind}, got {entry!r:.80}.")
+    if kind == "models":
+        fields = _network(fields)
     component = describe(kind, fields["class_path"], root)
     given = _GIVEN_BY_THE_RUN[kind]
     known = None if component.arguments is None else [name for name in component.arguments if name not in given]
@@ -180,6 +215,15 @@ def _entry(
     if taken:
         raise ConfigError(f"Leave '{taken[0]}' out of the init_args of {component.name}; the run gives it.")
     return component, fields
+
+
+def _network(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of a network; a HuggingFace checkpoint is named by its last part."""
+    name = str(fields["class_path"])
+    arguments = mapping(fields.get("init_args"), f"init_args of {name}")
+    class_path, arguments = written_out(name, arguments)
+    label = {} if class_path == name else {"name": fields.get("name") or Path(name).name}
+    return {**fields, **label, "class_path": class_path, "init_args": arguments}
 
 
 def target_text(target: Any) -> str:

@@ -4,23 +4,35 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from supreme.errors import ConfigError
 from supreme.experiment.chain import Cell, Chains
-from supreme.experiment.choices import MethodChoice, ScenarioChoice, choices, methods, metrics, scenarios, target_text
+from supreme.experiment.choices import (
+    MethodChoice,
+    NetworkChoice,
+    ScenarioChoice,
+    choices,
+    methods,
+    metrics,
+    networks,
+    scenarios,
+    target_text,
+)
 from supreme.experiment.plan_file import entries, integer, mapping, read_plan_file
+from supreme.experiment.presets import Preset, preset
+from supreme.experiment.recipes import settled, training
 from supreme.experiment.seeds import Seeds, seed_grid
 from supreme.experiment.stage import Choice, Stage, digest
-from supreme.syntax import definitions, locate
 
 TRAINER: Mapping[str, Any] = {"accelerator": "auto", "devices": 1, "strategy": "auto", "precision": "32-true"}
 TRAINER_KEYS = (*TRAINER, "num_nodes", "deterministic", "benchmark")
 EVALUATION_KEYS = ("batch_size",)
 KEYS = (
     *("name", "output", "datasets", "models", "training", "scenarios", "methods", "metrics", "seeds"),
-    *("trainer", "threads", "evaluation", "fingerprints"),
+    *("trainer", "threads", "evaluation", "presets", "fingerprints"),
 )
 
 
@@ -109,7 +121,8 @@ class Plan:
         output: folder of the results.
         datasets: the datasets.
         models: the networks.
-        training: the training recipe of M_o and M_r, with ``epochs`` and ``batch_size``.
+        training: the training recipe of M_o and M_r, with ``epochs`` and ``batch_size``; where neither it nor a network
+            says anything, the shipped recipe of network and dataset holds.
         scenarios: the scenarios with their targets.
         methods: the methods, Original and Retrain among them.
         metrics: the metrics; None takes all.
@@ -118,6 +131,7 @@ class Plan:
         trainer: arguments of the Trainer.
         threads: CPU threads of a run.
         evaluation: how models are evaluated.
+        presets: whether methods take the papers' settings for a place where the plan says nothing else.
         fingerprints: label of a dataset -> hash of its content, for data that may change under the same name.
         content: the plan file.
     """
@@ -125,7 +139,7 @@ class Plan:
     name: str
     output: Path
     datasets: tuple[Choice, ...]
-    models: tuple[Choice, ...]
+    models: tuple[NetworkChoice, ...]
     training: Mapping[str, Any]
     scenarios: tuple[ScenarioChoice, ...]
     methods: tuple[MethodChoice, ...]
@@ -135,6 +149,7 @@ class Plan:
     trainer: Mapping[str, Any]
     threads: int
     evaluation: Mapping[str, Any]
+    presets: bool
     fingerprints: Mapping[str, str]
     content: Mapping[str, Any] = field(repr=False)
 
@@ -158,6 +173,28 @@ class Plan:
         pairs = [(method, scenario) for scenario in self.scenarios for method in self.methods]
         return [NotApplicable(m.label, s.label, reason) for m, s in pairs if not _serves(s, m)]
 
+    def used_presets(self) -> list[Preset]:
+        """The presets that settings of the runs come from."""
+        places = product(self.methods, self.datasets, self.models, self.scenarios)
+        found = [self._preset(*place) for place in places if _serves(place[3], place[0])]
+        return list(dict.fromkeys(one for one in found if one is not None))
+
+    def _preset(self, method: MethodChoice, dataset: Choice, model: Choice, scenario: Choice) -> Preset | None:
+        """What a method takes in one place, None where the plan gives all of it or there is nothing."""
+        place = [choice.class_path.rpartition(".")[2] for choice in (dataset, model, scenario)]
+        found = preset(method.name, *place) if self.presets else None
+        return None if found is None or found.init_args.keys() <= method.init_args.keys() else found
+
+    def used_recipes(self) -> dict[str, str]:
+        """Networks on datasets -> the shipped recipe that was picked for them, where the plan says nothing."""
+        found = {
+            f"{model.label} on {dataset.label}": settled(
+                model.training, self.training, model.class_path, dataset.class_path
+            )[1]
+            for model, dataset in product(self.models, self.datasets)
+        }
+        return {place: name for place, name in found.items() if name is not None}
+
     def with_fingerprints(self, fingerprints: Mapping[str, str]) -> "Plan":
         """The plan with the content of datasets pinned, so that changed images make results stale.
 
@@ -171,7 +208,7 @@ class Plan:
         retrain = next(method for method in self.methods if method.name == "Retrain")
         named = None if self.metrics is None else [metric.config for metric in self.metrics]
         return Chains(
-            shared={"training": dict(self.training), "trainer": dict(self.trainer), "threads": self.threads},
+            shared={"trainer": dict(self.trainer), "threads": self.threads},
             evaluation=dict(self.evaluation),
             metrics={"named": named, "added": [metric.config for metric in self.added_metrics]},
             metric_paths=tuple(metric.class_path for metric in (*(self.metrics or ()), *self.added_metrics)),
@@ -183,21 +220,25 @@ class Plan:
         self,
         chains: Chains,
         dataset: Choice,
-        model: Choice,
+        model: NetworkChoice,
         scenario: ScenarioChoice,
         target: Any,
         method: MethodChoice,
         seeds: Seeds,
     ) -> Run:
         shown = target_text(target)
+        taken = self._preset(method, dataset, model, scenario)
+        method = replace(method, init_args={**(taken.init_args if taken else {}), **method.init_args})
         fixed = {**scenario.init_args, scenario.target_argument: target}
         arguments = {**fixed, "draw_seed": seeds.unlearning} if scenario.draws else fixed
         forget = Choice(scenario.class_path, arguments, scenario.label)
-        cell = Cell(dataset, model, forget, f"{scenario.label} {shown}", seeds)
+        recipe = settled(model.training, self.training, model.class_path, dataset.class_path)[0]
+        cell = Cell(dataset, model, forget, f"{scenario.label} {shown}", seeds, recipe)
         config = {
             "dataset": dataset.config,
             "network": model.config,
             **chains.shared,
+            "training": recipe,
             "scenario": replace(forget, init_args=fixed).config,
             "method": method.config,
             "metrics": chains.metrics,
@@ -234,8 +275,8 @@ def load_plan(path: str | Path, root: Path | None = None) -> Plan:
         name=name,
         output=Path(content.get("output") or Path("runs") / name),
         datasets=choices("datasets", content["datasets"], root),
-        models=choices("models", content["models"], root),
-        training=_training(content.get("training")),
+        models=networks(content["models"], root),
+        training=training(content.get("training")),
         scenarios=scenarios(content["scenarios"], root),
         methods=methods(content["methods"], root),
         metrics=named_metrics,
@@ -244,6 +285,7 @@ def load_plan(path: str | Path, root: Path | None = None) -> Plan:
         trainer={**TRAINER, **mapping(content.get("trainer"), "trainer", TRAINER_KEYS)},
         threads=integer(content.get("threads", 1), "threads", 1),
         evaluation=evaluation,
+        presets=_presets(content.get("presets", True)),
         fingerprints=mapping(content.get("fingerprints"), "fingerprints"),
         content=content,
     )
@@ -253,15 +295,10 @@ def _serves(scenario: ScenarioChoice, method: MethodChoice) -> bool:
     return not (scenario.random and "class" in method.needs)
 
 
-def _training(value: Any) -> dict[str, Any]:
-    """The recipe; its keys are the fields of the recipe of ImageClassifier, epochs and batch_size."""
-    file = locate("supreme.classifier")
-    fields = [d.arguments or () for d in definitions(file, "supreme.classifier") if d.name == "Recipe"] if file else []
-    training = mapping(value, "training", [*fields[0], "epochs", "batch_size"] if fields else None)
-    for key in ("epochs", "batch_size"):
-        if key in training:
-            integer(training[key], f"training.{key}", 1)
-    return training
+def _presets(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"Expected true or false under 'presets', got {value!r:.60}.")
+    return value
 
 
 def _seeds(value: Any) -> tuple[Seeds, ...]:

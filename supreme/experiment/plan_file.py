@@ -2,13 +2,16 @@
 
 import json
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from supreme.errors import ConfigError, UnknownNameError, nearest
+
+FOLDER = "configs"
 
 
 class _Loader(yaml.SafeLoader):
@@ -57,6 +60,14 @@ def read_plan_file(path: Path) -> dict[str, Any]:
             f"Expected numbers, texts, lists and mappings in the plan '{path}': {exc}; put other values in quotes."
         ) from exc
     return content
+
+
+def config_folders() -> Iterator[Path]:
+    """Where shipped plans and fragments are: inside the installed package, or beside it in a checkout."""
+    package = Path(str(files("supreme")))
+    for folder in (package / FOLDER, package.parent / FOLDER):
+        if folder.is_dir() and (folder / "quickstart.yaml").is_file():
+            yield folder
 
 
 def mapping(value: Any, where: str, allowed: Iterable[str] | None = None) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def _evaluate(stage: Stage, store: Store) -> None:
         "metrics": {**evaluation.scores, **_costs(stage, store)},
         "scenario_sizes": {name: len(index) for name, index in scenario.indices().items()},
         "fingerprint": scenario.request.fingerprint,
+        "notes": list(scenario.dataset.notes),
         "git_commit": git_commit(Path.cwd()),
         "contended": any(_description(store, stage, role).get("contended") for role in ("unlearned", "retrained")),
     }

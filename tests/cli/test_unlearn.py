@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,6 +129,16 @@ def test_a_random_request_has_no_forget_test_set(fitted, supreme):
     words = ("--data=RandomSample", "--data.fraction=0.1", "--original", fitted)
     result = supreme("unlearn", "--method=SSD", *words, *QUIET)
     assert len(table(result)["M_o"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "said"), [((), 3.5, True), (("--method.selection_weight=7",), 7.0, False)]
+)
+def test_the_published_setting_is_taken_and_named(fitted, supreme, words, expected, said):
+    result = supreme("unlearn", "--method=LFSSD", "--original", fitted, "--data=RandomSample", *words, *QUIET)
+    assert ("Preset: LFSSD for RandomSample: selection_weight 3.5" in result.err) == said
+    about = json.loads((Path(folder_of(result)) / "model.json").read_text())
+    assert about["method"]["init_args"]["selection_weight"] == expected
 
 
 def test_one_seed_for_all(supreme, inside):

@@ -1,0 +1,114 @@
+"""Recipes: how a network is trained on a dataset, from shipped fragments, picked where nothing else is said.
+
+A recipe is a fragment ``configs/recipe/<network>.<dataset>.yaml``, or ``<network>.yaml`` for all other datasets, with
+the network's name in lower case. It has the form that ``supreme fit --config`` and ``supreme unlearn --config`` take.
+A plan takes it as ``training``, and M_o and M_r are trained by it alike.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from supreme.errors import ConfigError, UnknownNameError
+from supreme.experiment.plan_file import config_folders, integer, mapping, read_plan_file
+from supreme.syntax import definitions, locate
+
+GROUP = "recipe"
+
+
+def recipe_for(network: str, dataset: str) -> str | None:
+    """Name of the shipped recipe for a network on a dataset, None if there is none.
+
+    Args:
+        network: class name or dotted path.
+        dataset: class name or dotted path.
+
+    Example:
+        >>> (
+        ...     recipe_for("supreme.models.vit.ViT", "CIFAR20"),
+        ...     recipe_for("ViT", "Digits"),
+        ...     recipe_for("ResNet18", "Digits"),
+        ... )
+        ('vit.CIFAR20', 'vit', None)
+    """
+    name, kind = network.rpartition(".")[2].lower(), dataset.rpartition(".")[2]
+    known = {file.stem for file in _files()}
+    return next((stem for stem in (f"{name}.{kind}", name) if stem in known), None)
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """A recipe as the key ``training`` of a plan takes it: the fields of the recipe, ``epochs`` and ``batch_size``.
+
+    Args:
+        name: name of a shipped recipe, with or without ``recipe/`` before and ``.yaml`` after it, or path of a file of
+            the same form.
+
+    Raises:
+        UnknownNameError: if there is no such recipe; the text names near ones.
+        ConfigError: if the file is none.
+
+    Example:
+        >>> read_recipe("resnet18.CIFAR10")["milestones"], read_recipe("recipe/resnet18.CIFAR10")["epochs"]
+        ([8, 12, 16], 20)
+    """
+    short = name.removeprefix("configs/").removeprefix(f"{GROUP}/").removesuffix(".yaml")
+    shipped = {file.stem: file for file in _files()}
+    path = Path(name) if Path(name).is_file() else shipped.get(short)
+    if path is None:
+        raise UnknownNameError("recipe", name, shipped, "The path of a file works too.")
+    content = read_plan_file(path)
+    try:
+        found = dict(content["model"]["init_args"]["recipe"])
+        found["epochs"] = content["trainer"]["max_epochs"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"Expected model.init_args.recipe and trainer.max_epochs in the recipe '{path}'; the shipped ones have them."
+        ) from error
+    size = mapping(mapping(content.get("data"), str(path)).get("init_args"), str(path)).get("batch_size")
+    return found | ({} if size is None else {"batch_size": size})
+
+
+def training(value: Any, where: str = "training") -> dict[str, Any]:
+    """What a plan says under ``training``, with the recipe that it names written out.
+
+    Args:
+        value: the name of a recipe, a mapping with the fields of a recipe, ``epochs``, ``batch_size`` and ``recipe`` (the
+            name of one, whose values the others replace), or nothing.
+        where: which part of the plan, for messages.
+
+    Raises:
+        ConfigError: if a value cannot be used.
+        UnknownNameError: if a key or the recipe is unknown.
+    """
+    file = locate("supreme.classifier")
+    fields = [d.arguments or () for d in definitions(file, "supreme.classifier") if d.name == "Recipe"] if file else []
+    allowed = [*fields[0], "epochs", "batch_size"] if fields else None
+    given = mapping({"recipe": value} if isinstance(value, str) else value, where, allowed and ["recipe", *allowed])
+    base = given.pop("recipe", None)
+    if base is not None and not isinstance(base, str):
+        raise ConfigError(f"Expected the name of a recipe in {where}, got {base!r:.60}.")
+    found = mapping({**(read_recipe(base) if base else {}), **given}, where, allowed)
+    for key in ("epochs", "batch_size"):
+        if key in found:
+            integer(found[key], f"{where}.{key}", 1)
+    return found
+
+
+def settled(
+    own: Mapping[str, Any], common: Mapping[str, Any], network: str, dataset: str
+) -> tuple[dict[str, Any], str | None]:
+    """How a network of a plan is trained on a dataset, and the name of the recipe that was picked for it.
+
+    Args:
+        own: what the plan says for the network, empty if nothing.
+        common: what it says for all networks, empty if nothing.
+        network: class name or dotted path.
+        dataset: class name or dotted path.
+    """
+    picked = None if own or common else recipe_for(network, dataset)
+    return dict(own or common) if picked is None else read_recipe(picked), picked
+
+
+def _files() -> Iterator[Path]:
+    for folder in config_folders():
+        yield from sorted((folder / GROUP).glob("*.yaml"))
