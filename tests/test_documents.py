@@ -11,6 +11,7 @@ import yaml
 
 import supreme
 from supreme.__main__ import main
+from supreme.cli.list import corrections
 from supreme.components import KINDS, describe, listing, load
 from supreme.experiment import load_plan
 
@@ -151,8 +152,7 @@ def test_the_entry_point_of_the_documents_is_read_as_written():
 
 
 def test_arguments_that_restore_published_numbers_exist():
-    rows = [line for line in CONTRIBUTING.read_text().splitlines() if line.count("|") == 5]
-    calls = [call for row in rows for call in re.findall(r"`(\w+)\(([^`]*)\)`", row.split("|")[4])]
+    calls = [call for row in corrections() for call in re.findall(r"`(\w+)\(([^`]*)\)`", row["restore"])]
     assert len(calls) >= 8
     for name, arguments in calls:
         kind = next(kind for kind in KINDS if any(name == component.name for component in listing(kind, plugins=False)))
@@ -173,14 +173,25 @@ def components_table():
     return "\n".join(lines) + "\n"
 
 
-def test_the_readme_lists_what_exists():
-    text, expected = README.read_text(), components_table()
+def corrections_table():
+    """All corrections, as `supreme list corrections` prints them, but for the reasons."""
+    shown = {"what": "What", "published": "Published code", "here": "Here", "restore": "To get the published one"}
+    rows = [shown, *corrections()]
+    lines = [f"| {' | '.join(row[name] or '-' for name in shown)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(shown) + "|", *lines[1:]]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "table"),
+    [(README, "components", components_table), (CONTRIBUTING, "corrections", corrections_table)],
+    ids=["components", "corrections"],
+)
+def test_the_document_lists_what_there_is(path, name, table):
+    text, expected = path.read_text(), table()
     if os.environ.get("SUPREME_WRITE_DOCUMENTS"):
-        text = re.sub(
-            r"(?<=<!-- components -->\n).*?(?=<!-- /components -->)", lambda _: expected, text, flags=re.DOTALL
-        )
-        README.write_text(text)
-    assert part(text, "components") == expected, f"the table has to be\n{expected}"
+        pattern = rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)"
+        path.write_text(text := re.sub(pattern, lambda _: expected, text, flags=re.DOTALL))
+    assert part(text, name) == expected, f"the table has to be\n{expected}"
 
 
 def test_the_readme_claims_what_tests_run():

@@ -1,9 +1,11 @@
 """The wheel: what is in it, and that it works away from the repository."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -83,3 +85,44 @@ def test_it_unlearns_away_from_the_repository(programs, tmp_path):
     quick = ("--network.width=8", "--training.epochs=1", "--trainer.accelerator=cpu")
     assert "M_u (LFSSD)" in run(programs / "supreme", "unlearn", "--method", "LFSSD", *quick, cwd=tmp_path)
     assert list(tmp_path.rglob("model.safetensors"))
+
+
+PLUGIN = {
+    "pyproject.toml": """
+        [build-system]
+        requires = ["hatchling"]
+        build-backend = "hatchling.build"
+
+        [project]
+        name = "their-unlearning"
+        version = "1.0"
+        dependencies = ["supreme-lightning"]
+
+        [project.entry-points."supreme.plugins"]
+        theirs = "their_unlearning"
+        """,
+    "their_unlearning/__init__.py": "from their_unlearning.gentle import Gentle",
+    "their_unlearning/gentle.py": """
+        from supreme.methods import FineTune
+
+
+        class Gentle(FineTune):
+            '''Fine-tuning with a small step.'''
+
+            def __init__(self, original, epochs: int = 1, lr: float = 1e-4, seed: int = 0):
+                super().__init__(original, epochs=epochs, lr=lr, seed=seed)
+        """,
+}
+
+
+def test_an_installed_plugin_is_known_by_its_short_name(programs, tmp_path):
+    for name, text in PLUGIN.items():
+        file = tmp_path / "project" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text).lstrip())
+    pip = (sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet", "--no-deps")
+    run(*pip, "--disable-pip-version-check", "--no-build-isolation", tmp_path / "project", cwd=tmp_path)
+    listed = run(programs / "supreme", "list", "methods", cwd=tmp_path)
+    assert re.search(r"Gentle \[theirs\]\s+Fine-tuning with a small step", listed)
+    quick = ("--network.width=8", "--training.epochs=1", "--trainer.accelerator=cpu", "--method.lr=0.001")
+    assert "M_u (Gentle)" in run(programs / "supreme", "unlearn", "--method", "Gentle", *quick, cwd=tmp_path)

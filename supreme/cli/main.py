@@ -16,6 +16,7 @@ from supreme.classifier import ImageClassifier
 from supreme.cli import evaluate
 from supreme.cli.original import RECIPE, Training, say
 from supreme.cli.parser import SupremeParser, foreseen, import_components
+from supreme.cli.recipe import with_recipe
 from supreme.cli.trainer import ConfigFile, SupremeTrainer, is_trial, run_folder, trainer_arguments
 from supreme.cli.unlearn import Unlearning, network_spec
 from supreme.cli.words import mentioned, unknown_options, value_of, write_out
@@ -62,6 +63,7 @@ class SupremeCLI(LightningCLI):
     """
 
     def __init__(self, command: str, words: Sequence[str]) -> None:
+        words, self.recipe_said = with_recipe(command, words)
         self.mentioned = mentioned(words)
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.unlearning: Unlearning | None = None
@@ -124,6 +126,8 @@ class SupremeCLI(LightningCLI):
         if command == "evaluate" and unlearned is not None:
             self.parsers[command].set_defaults({"data": evaluate.stored_request(unlearned)})
         self.config = parser.parse_args([command, *write_out(words)])
+        if self.recipe_said:
+            say(self.recipe_said)
         if self.config[command].get("ckpt_path"):
             self._look_into_checkpoint(self.config[command])
 

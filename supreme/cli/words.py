@@ -1,6 +1,7 @@
 """What the words of a command line mention, and the names in it written out for the parser."""
 
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from supreme.cli.shipped import shipped_file
 from supreme.components import Component, Kind, describe, listing, load, resolve
 from supreme.errors import ConfigError, nearest
-from supreme.models.names import HUGGING_FACE, checkpoint_of
+from supreme.models.names import HUGGING_FACE, checkpoint_of, written_out
 
 # options that take a component -> its kind
 COMPONENTS: Mapping[str, Kind] = {
@@ -99,8 +100,9 @@ def write_out(words: Sequence[str]) -> list[str]:
         value = option.value
         if key in COMPONENTS and _is_name(value):
             value = _dotted(COMPONENTS[key], value)
-        elif option.key in _CONFIG and not Path(value).is_file():
-            value = str(shipped_file(value) or value)
+        elif option.key in _CONFIG:
+            file = value if Path(value).is_file() else str(shipped_file(value) or value)
+            value = _with_network(_read(value)) or file
         written[option.place] = f"{option.head}{value}"
     keys = mentioned(words)
     if "network" not in keys and any(key.startswith("network.") for key in keys):
@@ -129,6 +131,52 @@ def checkpoints_written_out(words: Sequence[str]) -> list[str]:
             replaced = [f"{option.head}{HUGGING_FACE}", f"--network.checkpoint={checkpoint}"]
             written[option.place : option.place + 1] = replaced
     return written
+
+
+def _with_network(content: Any) -> str | None:
+    """A configuration as JSON with its network written out; None where the parser knows the name, or there is none."""
+    network = content.get("network") if isinstance(content, Mapping) else None
+    fields = network if isinstance(network, Mapping) else {"class_path": network}
+    name = fields.get("class_path")
+    if not isinstance(name, str) or name in [component.name for component in listing("models")]:
+        return None
+    class_path, arguments = written_out(name, fields.get("init_args") or {})
+    path = _dotted("models", class_path)
+    if path == name:
+        return None
+    return json.dumps({**content, "network": {"class_path": path, "init_args": arguments}})
+
+
+def component_of(words: Sequence[str], key: str) -> str | None:
+    """Class name of the component that an option, or else the last configuration file, names; None without one.
+
+    Args:
+        words: the words after the command.
+        key: the option, for example ``"data.dataset"``.
+
+    Raises:
+        UnknownNameError: if there is no such component.
+
+    Example:
+        >>> component_of(["--network", "google/vit-base-patch16-224"], "network")
+        'HuggingFace'
+    """
+    options = [option for option in _options(words) if option.place is not None]
+    said = [option.value for option in options if option.key == key]
+    files = [_name_in(_read(option.value), key) for option in options if option.key in _CONFIG]
+    name = next((name for name in reversed([*files, *said]) if name is not None), None)
+    if name is None or name.startswith("{"):
+        return None
+    return resolve(COMPONENTS[key], written_out(name, {})[0]).rpartition(".")[2]
+
+
+def _name_in(content: Any, key: str) -> str | None:
+    """The class that a configuration names under a key, whether or not it writes ``init_args`` out."""
+    for part in key.split("."):
+        above = content if isinstance(content, Mapping) else {}
+        content = above.get(part) or (above.get("init_args") or {}).get(part)
+    name = content.get("class_path") if isinstance(content, Mapping) else content
+    return name if isinstance(name, str) else None
 
 
 def _dotted(kind: Kind, name: str) -> str:

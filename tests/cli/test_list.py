@@ -1,5 +1,6 @@
 import pytest
 
+from supreme.cli.list import corrections
 from supreme.components import KINDS, listing
 
 
@@ -27,3 +28,10 @@ def test_one_of_a_kind_will_do(supreme):
 @pytest.mark.parametrize(("words", "text"), [(["methds"], "did you mean 'methods'"), ([], "KIND"), (["a", "b"], "'b'")])
 def test_wrong_words(words, text, supreme, refused):
     refused(supreme("list", *words), text)
+
+
+def test_corrections_say_what_why_and_how_to_get_the_published_number(supreme):
+    shown = supreme("list", "corrections").out
+    assert all(word in shown for word in ("published implementation", "why", "to get the published one"))
+    assert all(row["what"] in shown for row in corrections())
+    assert all(row["published"] and row["here"] and row["why"] for row in corrections())
