@@ -23,14 +23,15 @@ class Recipe:
 
     The learning rate rises linearly from 0 over the first ``warmup_epochs``. Then it is ``lr * gamma ** m`` with m the
     milestones that are <= the epoch, counted from 1 (``"multistep"``), falls along half a cosine to 0 after the last
-    step (``"cosine"``), or stays (``"constant"``).
+    step (``"cosine"``) or in the last epoch, staying the same within each (``"epoch_cosine"``), or stays
+    (``"constant"``).
 
     Args:
         optimizer: ``"sgd"`` or ``"adamw"``.
         lr: peak learning rate, > 0.
         momentum: of SGD, in [0, 1).
         weight_decay: L2 term of SGD, decoupled in AdamW; >= 0.
-        schedule: ``"multistep"``, ``"cosine"`` or ``"constant"``.
+        schedule: ``"multistep"``, ``"cosine"``, ``"epoch_cosine"`` or ``"constant"``.
         milestones: epochs at which the learning rate drops.
         gamma: factor of each drop.
         warmup_epochs: length of the warm-up, >= 0.
@@ -39,7 +40,8 @@ class Recipe:
         ConfigError: if a number is outside its range or a name is unknown.
 
     Differs from the published code in: M_r follows the same schedule as M_o (published: every drop one epoch later for
-    M_r; milestones + 1 restore that).
+    M_r; milestones + 1 restore that); the cosine falls from step to step (published: from epoch to epoch, and the last
+    epoch learns nothing; ``"epoch_cosine"`` restores that).
 
     Example:
         >>> recipe = Recipe(lr=0.1, milestones=(2,), gamma=0.2)
@@ -51,17 +53,18 @@ class Recipe:
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["multistep", "cosine", "constant"] = "multistep"
+    schedule: Literal["multistep", "cosine", "epoch_cosine", "constant"] = "multistep"
     milestones: Sequence[int] = ()
     gamma: float = 0.2
     warmup_epochs: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot train."""
-        if self.optimizer not in ("sgd", "adamw") or self.schedule not in ("multistep", "cosine", "constant"):
+        schedules = ("multistep", "cosine", "epoch_cosine", "constant")
+        if self.optimizer not in ("sgd", "adamw") or self.schedule not in schedules:
             raise ConfigError(
-                f"Expected optimizer sgd or adamw and schedule multistep, cosine or constant, got {self.optimizer!r} "
-                f"and {self.schedule!r}."
+                f"Expected optimizer sgd or adamw and schedule {', '.join(schedules)}, got {self.optimizer!r} and "
+                f"{self.schedule!r}."
             )
         if not self.lr > 0 or not 0 <= self.momentum < 1 or self.weight_decay < 0 or self.warmup_epochs < 0:
             raise ConfigError(
@@ -80,6 +83,8 @@ class Recipe:
             done = (step - warmup) / max(1.0, epochs * steps_per_epoch - warmup)
             return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         epoch = step // steps_per_epoch + 1
+        if self.schedule == "epoch_cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / max(1, epochs - 1)))
         return self.lr * self.gamma ** sum(milestone <= epoch for milestone in self.milestones)
 
     def optimizers(

@@ -39,6 +39,10 @@ _BASES: Mapping[Kind, frozenset[str]] = {
     "models": frozenset(),
 }
 _PACKAGE = Path(__file__).resolve().parent
+# Packages whose functions go by their short names too -> arguments that mark those that are meant.
+_ELSEWHERE: Mapping[Kind, tuple[str, frozenset[str]]] = {
+    "models": ("torchvision.models", frozenset({"weights", "progress"}))
+}
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,31 @@ def resolve(kind: Kind, name: str, root: Path | None = None) -> str:
             return component.class_path
     if "." in name and all(part.isidentifier() for part in name.split(".")):
         return name
+    further = elsewhere(kind)
+    if name in further:
+        return further[name]
     names = [word for component in known for word in (component.name, *component.aliases)]
+    same = {word.lower() for word in names}  # torchvision's resnet18 must not hide our ResNet18 among the near names
+    names += [word for word in further if word not in same]
     raise UnknownNameError(kind.removesuffix("s"), name, names, f"'supreme list {kind}' shows all of them.")
+
+
+@lru_cache(maxsize=len(KINDS))
+def elsewhere(kind: Kind) -> dict[str, str]:
+    """Functions of other installed packages that go by their short names: name -> dotted path.
+
+    Args:
+        kind: the kind; only networks have such functions.
+
+    Example:
+        >>> elsewhere("models")["resnet50"]
+        'torchvision.models.resnet50'
+    """
+    package, marks = _ELSEWHERE.get(kind, ("", frozenset[str]()))
+    file = locate(package) if package else None
+    files = sorted(file.parent.glob("*.py")) if file else []
+    found = [d for path in files for d in definitions(path, package) if not d.is_class and d.name[0] != "_"]
+    return {d.name: d.path for d in found if marks <= set(d.arguments or ())}
 
 
 def describe(kind: Kind, name: str, root: Path | None = None) -> Component:

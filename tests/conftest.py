@@ -10,17 +10,27 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process forked after OpenMP has started its threads can hang
 
-NAME, FILE = "supreme_small_tasks", Path(__file__).with_name("small_tasks.py")
+
+def beside(file):
+    """A module of this folder, under a name that clashes with nothing."""
+    name = f"supreme_{file}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{file}.py"))
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 @pytest.fixture(scope="session")
 def tasks():
-    """The module small_tasks.py, under a name that clashes with nothing."""
-    if NAME not in sys.modules:
-        spec = importlib.util.spec_from_file_location(NAME, FILE)
-        sys.modules[NAME] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[NAME])
-    return sys.modules[NAME]
+    """The module small_tasks.py."""
+    return beside("small_tasks")
+
+
+@pytest.fixture(scope="session")
+def official_files():
+    """The module official_files.py: small files in the official formats of the datasets."""
+    return beside("official_files")
 
 
 @pytest.fixture

@@ -48,6 +48,17 @@ def test_cosine():
     assert all(a > b for a, b in itertools.pairwise(rates[4:]))
 
 
+def test_published_cosine():
+    """After the warm-up, epoch k of E (from 1) learns at (1 + cos(pi (k - 1) / (E - 1))) / 2; the last one at 0."""
+    recipe = Recipe("adamw", lr=5e-5, schedule="epoch_cosine", warmup_epochs=1)
+    rates = [recipe.rate(step, steps_per_epoch=3, epochs=8) for step in range(24)]
+    assert rates[:3] == pytest.approx([0, 5e-5 / 3, 5e-5 * 2 / 3])
+    for epoch in range(2, 9):
+        expected = 5e-5 * (1 + math.cos(math.pi * (epoch - 1) / 7)) / 2
+        assert rates[3 * epoch - 3 : 3 * epoch] == pytest.approx([expected] * 3, abs=1e-18)
+    assert rates[-1] == 0
+
+
 class Rates(Callback):
     """The learning rate of each step."""
 

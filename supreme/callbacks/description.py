@@ -67,7 +67,7 @@ def plain(value: Any) -> Any:
 
 def _object(value: Any) -> Any:
     if isinstance(value, enum.Enum):
-        return plain(value.value)
+        return plain(value.value) if isinstance(value.value, bool | int | float | str) else value.name
     if isinstance(value, (os.PathLike, torch.dtype, torch.device)):
         return str(value)
     if isinstance(value, functools.partial):

@@ -101,6 +101,7 @@ def show(config: Any, scenario: Scenario, scores: Mapping[str, float]) -> None:
         "target": scenario.target_name(),
         "dataset": scenario.dataset.name,
         "fingerprint": scenario.request.fingerprint,
+        "notes": list(scenario.dataset.notes),
         "seed": int(config["seed_everything"]),
         "metrics": dict(scores),
         "versions": versions(),

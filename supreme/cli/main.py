@@ -14,7 +14,7 @@ import supreme.callbacks
 from supreme.callbacks.description import plain
 from supreme.classifier import ImageClassifier
 from supreme.cli import evaluate
-from supreme.cli.original import RECIPE, Training, say
+from supreme.cli.original import RECIPE, Training, plain_augmentation, say
 from supreme.cli.parser import SupremeParser, foreseen, import_components
 from supreme.cli.recipe import with_recipe
 from supreme.cli.trainer import ConfigFile, SupremeTrainer, is_trial, run_folder, trainer_arguments
@@ -191,10 +191,11 @@ class SupremeCLI(LightningCLI):
             about: dict[str, Any] = {"seed": module.seed, "num_classes": module.num_classes}
             if isinstance(data, Scenario):
                 epochs = {"epochs": self.trainer.max_epochs, "batch_size": data.batch_size}
+                augment = {"augmentation": plain_augmentation(data)}
                 about |= {
                     "classes": list(data.dataset.classes),
                     "fingerprint": data.dataset.fingerprint,
-                    "training": {**plain(dict(module.hparams["recipe"])), **epochs},
+                    "training": {**plain(dict(module.hparams["recipe"])), **epochs, **augment},
                 }
             save_model(folder, module.model, about, state)
             say(f"The model is in {folder}")

@@ -24,6 +24,7 @@ from supreme.experiment.stage import Choice, Stage
 from supreme.experiment.store import STAGE_FILE, Store
 from supreme.models.build import NetworkSpec
 from supreme.models.stored import load_model
+from supreme.scenarios.base import Scenario
 
 # The recipe of the plan quickstart: good for the embedded digits.
 RECIPE = {"optimizer": "adamw", "lr": 0.002, "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 0.5}
@@ -146,6 +147,12 @@ def kept_original(
         store.open()
         _train(stage, store)
     return Original(load_model(store.path(stage))[0], store.path(stage), stage.config["training"])
+
+
+def plain_augmentation(data: Scenario) -> dict[str, Any]:
+    """The training augmentation as plain values."""
+    values = asdict(data.augmentation)
+    return values | {"crop_size": None if values["crop_size"] is None else list(values["crop_size"])}
 
 
 @rank_zero_only

@@ -20,7 +20,7 @@ def with_recipe(command: str, words: Sequence[str]) -> tuple[list[str], str]:
 
     Example:
         >>> with_recipe("fit", ["--network", "ViT"])[0]
-        ['--config=configs/recipe/vit.yaml', '--network', 'ViT']
+        ['--config=configs/recipe/ViT.yaml', '--network', 'ViT']
         >>> with_recipe("fit", ["--network", "ResNet18"])[0]
         ['--network', 'ResNet18']
     """

@@ -1,6 +1,7 @@
 """``supreme unlearn``: from M_o and a forget request to M_u, saved and compared with M_o."""
 
 import copy
+import inspect
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from supreme.batch import PARTS
 from supreme.callbacks.description import plain
 from supreme.classifier import Recipe
 from supreme.cli.console import open_console
-from supreme.cli.original import Original, Training, given_original, kept_original, say
+from supreme.cli.original import Original, Training, given_original, kept_original, plain_augmentation, say
 from supreme.cli.trainer import SupremeTrainer, is_trial, run_folder
 from supreme.components import Kind, load, resolve
 from supreme.datasets.base import ImageDataset
@@ -30,6 +31,7 @@ from supreme.methods.retrain import Retrain
 from supreme.models.build import NetworkSpec, build
 from supreme.models.stored import save_model
 from supreme.scenarios.base import Scenario
+from supreme.transforms.augment import Augment
 
 NETWORK = NetworkSpec("supreme.models.resnet.ResNet18", {"width": 32})
 KEPT = "original"
@@ -106,6 +108,9 @@ class Unlearning:
         batch_size = (self.original.training or {}).get("batch_size")
         if batch_size is not None and "data.batch_size" not in self.mentioned:
             self.scenario.batch_size = int(batch_size)
+        augment = (self.original.training or {}).get("augmentation")
+        if augment is not None and not self._own_augmentation:
+            self.scenario.augmentation = Augment(**augment)
 
     def _settle_by_preset(self) -> None:
         """Take the papers' settings for this dataset, network and scenario, but for what the user says otherwise."""
@@ -117,6 +122,11 @@ class Unlearning:
         if found and taken:
             self.arguments |= taken
             say(f"Preset: {found.label}")
+
+    @property
+    def _own_augmentation(self) -> bool:
+        """Whether the user gave an augmentation."""
+        return vars(self.config["data"].get("init_args") or Namespace()).get("augmentation") is not None
 
     @property
     def _network(self) -> NetworkSpec | None:
@@ -136,6 +146,8 @@ class Unlearning:
             self.scenario.batch_size if "data.batch_size" in self.mentioned else None,
             self.config["seed_everything"],
         )
+        if self._own_augmentation:
+            training["augmentation"] = plain_augmentation(self.scenario)
         choice = dataset_choice(self.config["data"], dataset)
         folder = Path(self.config["output"]) / KEPT
         return kept_original(folder, dataset, choice, network, training, self.config["trainer"])
@@ -175,10 +187,16 @@ class Unlearning:
 
 
 def network_spec(config: Any) -> NetworkSpec | None:
-    """The network of a configuration as plain values, with its full dotted path; None without one."""
+    """The network of a configuration as plain values, with its full dotted path; None without one.
+
+    Arguments that are the defaults are left out, so that an argument which a network gets later changes nothing.
+    """
     if config is None:
         return None
-    return NetworkSpec(full_path("models", config["class_path"]), as_plain(config.get("init_args")))
+    path = full_path("models", config["class_path"])
+    defaults = {name: p.default for name, p in inspect.signature(load(path)).parameters.items()}
+    given = as_plain(config.get("init_args"))
+    return NetworkSpec(path, {name: v for name, v in given.items() if name not in defaults or defaults[name] != v})
 
 
 def dataset_choice(data: Any, dataset: ImageDataset) -> Choice:

@@ -5,7 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from supreme.errors import ConfigError, DataError, UnknownNameError
 from supreme.transforms.augment import Augment
 
 Allocate = Callable[[str, tuple[int, int, int, int]], NDArray[np.uint8]]
+Statistics = Literal["train", "published"]
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std per channel
 _CHUNK = 1 << 24  # bytes of images looked at in one go
 
 
@@ -69,6 +71,14 @@ class ImageDataset(ABC):
     Args:
         root: folder for downloads and image stores; None takes the environment variable ``SUPREME_DATA`` or, failing
             that, ``~/.cache/supreme``.
+        statistics: what images are normalised with: ``"train"`` takes mean and std of the training pixels,
+            ``"published"`` the numbers of the published implementation, where it has some for this dataset.
+
+    Attributes:
+        published: mean and std per channel that the published implementation uses, None where it has none.
+
+    Raises:
+        ConfigError: if ``statistics`` is neither, or nothing is published for this dataset.
 
     Example:
         >>> class Noise(ImageDataset):
@@ -82,9 +92,15 @@ class ImageDataset(ABC):
 
     paper: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    published: ClassVar[Normalisation | None] = None
 
-    def __init__(self, root: str | None = None) -> None:
+    def __init__(self, root: str | None = None, statistics: Statistics = "train") -> None:
+        if statistics not in ("train", "published"):
+            raise ConfigError(f"Expected statistics 'train' or 'published', got {statistics!r}.")
+        if statistics == "published" and self.published is None:
+            raise ConfigError(f"No statistics are published for {self.name}; use statistics 'train'.")
         self.root = root
+        self.statistics = statistics
         self._prepared: Prepared | None = None
 
     @abstractmethod
@@ -146,19 +162,29 @@ class ImageDataset(ABC):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean per stored channel over all training pixels, in the [0, 1] scale."""
-        return self._ready().mean
+        """Mean per channel in the [0, 1] scale: over all training pixels, or as published."""
+        return self.published[0] if self.published and self.statistics == "published" else self._ready().mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Population standard deviation per stored channel over all training pixels; 1 for a constant channel."""
-        return self._ready().std
+        """Population std per channel: over all training pixels (1 for a constant channel), or as published."""
+        return self.published[1] if self.published and self.statistics == "published" else self._ready().std
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the stored images."""
         height, width = self.train.images.shape[-2:]
         return height, width
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width to which images are resized for a network without a size of its own; None: as stored."""
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results has to know of these images, as sentences; records keep them."""
+        return ()
 
     @property
     def fingerprint(self) -> str:
@@ -173,7 +199,8 @@ class ImageDataset(ABC):
     def class_index(self, value: int | str, fine: bool = False) -> int:
         """Index of a class given by name or index.
 
-        A name wins over a number: ``"7"`` is the class named 7 where there is one, else index 7.
+        A name wins over a number: ``"7"`` is the class named 7 where there is one, else index 7. Capitals do not
+        matter, nor whether words are joined by blanks or by underscores, as long as one class alone is meant.
 
         Args:
             value: name or index.
@@ -190,6 +217,9 @@ class ImageDataset(ABC):
         text = str(value).strip()
         if isinstance(value, str) and text in names:
             return names.index(text)
+        alike = [number for number, name in enumerate(names) if _plain(name) == _plain(text)]
+        if isinstance(value, str) and len(alike) == 1:
+            return alike[0]
         try:
             index = int(text)
         except ValueError:
@@ -214,6 +244,11 @@ class ImageDataset(ABC):
 def data_root(root: str | None) -> Path:
     """Folder for downloads and image stores: the argument, else ``SUPREME_DATA``, else ``~/.cache/supreme``."""
     return Path(root or os.environ.get("SUPREME_DATA") or "~/.cache/supreme").expanduser()
+
+
+def _plain(name: str) -> str:
+    """A name without its capitals and underscores."""
+    return name.replace("_", " ").casefold()
 
 
 def summarise(content: Content, name: str) -> Prepared:

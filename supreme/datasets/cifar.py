@@ -1,16 +1,13 @@
 """CIFAR-10, CIFAR-100 and CIFAR-20 (CIFAR-100 with its 20 super-classes), from the official archives."""
 
-import importlib
-from http.client import HTTPException
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from supreme.datasets.base import Allocate, Content, Images, data_root
-from supreme.datasets.lock import locked
+from supreme.datasets.base import Allocate, Content, Images, Normalisation, data_root
+from supreme.datasets.official import fetching, reader
 from supreme.datasets.store import StoredDataset
-from supreme.errors import DataError, OutputError
 from supreme.transforms.augment import Augment
 
 # Super-class of each of the 100 fine classes, in the order of the official archive.
@@ -31,13 +28,16 @@ class CIFAR10(StoredDataset):
 
     Args:
         root: folder for the archive and the image store; None takes ``SUPREME_DATA`` or ``~/.cache/supreme``.
+        statistics: ``"train"`` normalises with mean and std of the training pixels, ``"published"`` with the numbers
+            that the published implementation states.
 
     Raises:
+        ConfigError: if ``statistics`` is neither.
         DataError: when the images are first needed, if the archive can neither be found nor downloaded.
 
     Example:
         >>> CIFAR10().augmentation
-        Augment(crop_padding=4, flip=True, rotation=15.0)
+        Augment(crop_padding=4, flip=True, rotation=15.0, crop_size=None)
 
     Reference:
         A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, 2009.
@@ -46,6 +46,14 @@ class CIFAR10(StoredDataset):
     paper: ClassVar[str] = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
     needs: ClassVar[tuple[str, ...]] = ("download",)
     archive: ClassVar[str] = "CIFAR10"  # class in torchvision.datasets
+    published: ClassVar[Normalisation | None] = (
+        (0.4913999140262604, 0.48215872049331665, 0.4465313255786896),
+        (0.24703191220760345, 0.243484228849411, 0.2615869343280792),
+    )
+
+    def config(self) -> dict[str, Any]:
+        """All arguments but ``root``."""
+        return {"statistics": self.statistics}
 
     @property
     def augmentation(self) -> Augment:
@@ -63,20 +71,10 @@ class CIFAR10(StoredDataset):
 
     def _open(self, **attributes: Any) -> tuple[Any, Any]:
         """Torchvision's training and test datasets, with class attributes of theirs replaced."""
-        official = getattr(importlib.import_module("torchvision.datasets"), self.archive)
-        reader = type(self.archive, (official,), attributes)
-        root = data_root(self.root)
-        try:
-            with locked(root / f"{official.filename}.lock"):
-                return reader(str(root), train=True, download=True), reader(str(root), train=False)
-        except OutputError:
-            raise
-        except (OSError, RuntimeError, EOFError, HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            raise DataError(
-                f"Cannot download or read {self.name} ({reason}); fetch {official.url} and place {official.filename} "
-                f"in {root}."
-            ) from error
+        official, root = reader(self.archive, **attributes), data_root(self.root)
+        advice = f"fetch {official.url} and place {official.filename} in {root}"
+        with fetching(self.name, root / f"{official.filename}.lock", advice):
+            return official(str(root), train=True, download=True), official(str(root), train=False)
 
 
 class CIFAR100(CIFAR10):
@@ -84,8 +82,11 @@ class CIFAR100(CIFAR10):
 
     Args:
         root: folder for the archive and the image store; None takes ``SUPREME_DATA`` or ``~/.cache/supreme``.
+        statistics: ``"train"`` normalises with mean and std of the training pixels, ``"published"`` with the numbers
+            that the published implementation states.
 
     Raises:
+        ConfigError: if ``statistics`` is neither.
         DataError: when the images are first needed, if the archive can neither be found nor downloaded.
 
     Example:
@@ -99,6 +100,10 @@ class CIFAR100(CIFAR10):
     archive: ClassVar[str] = "CIFAR100"
     paper: ClassVar[str] = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
     needs: ClassVar[tuple[str, ...]] = ("download",)
+    published: ClassVar[Normalisation | None] = (
+        (0.5070753693580627, 0.4865487813949585, 0.44091784954071045),
+        (0.2673334777355194, 0.25643861293792725, 0.2761504352092743),
+    )
 
 
 class CIFAR20(CIFAR100):
@@ -106,8 +111,11 @@ class CIFAR20(CIFAR100):
 
     Args:
         root: folder for the archive and the image store; None takes ``SUPREME_DATA`` or ``~/.cache/supreme``.
+        statistics: ``"train"`` normalises with mean and std of the training pixels, ``"published"`` with the numbers
+            that the published implementation states.
 
     Raises:
+        ConfigError: if ``statistics`` is neither.
         DataError: when the images are first needed, if the archive can neither be found nor downloaded.
 
     Example:
@@ -124,8 +132,7 @@ class CIFAR20(CIFAR100):
     def read(self, allocate: Allocate) -> Content:
         """Download where needed, then read both splits with both kinds of labels."""
         train, test = self._open()
-        official = importlib.import_module("torchvision.datasets").CIFAR100
-        _, coarse = self._open(meta={**official.meta, "key": "coarse_label_names"})
+        _, coarse = self._open(meta={**reader(self.archive).meta, "key": "coarse_label_names"})
         table = torch.tensor(SUPER_CLASS)
         splits = [Images(part.images, table[part.targets], part.targets) for part in map(_images, (train, test))]
         return Content(splits[0], splits[1], tuple(coarse.classes), tuple(train.classes))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from supreme.errors import DataError
 
@@ -56,6 +56,22 @@ class Labelled(NamedTuple):
 
     files: list[str]
     targets: list[int]
+
+
+class Layout(NamedTuple):
+    """How the files of a folder make a dataset.
+
+    Attributes:
+        classes: class names.
+        parts: the files of ``"train"`` and ``"test"``, or those of ``"all"`` where a split has to be made.
+        subclasses: names of the fine classes, None without.
+        fine: fine class of every file, by name, None without.
+    """
+
+    classes: tuple[str, ...]
+    parts: dict[str, Labelled]
+    subclasses: tuple[str, ...] | None = None
+    fine: dict[str, int] | None = None
 
 
 def list_images(path: Path) -> Listing:
@@ -105,7 +121,11 @@ def _examine(file: Path, path: Path) -> ImageFile:
 
 
 def _unreadable(name: str, error: Exception) -> DataError:
-    return DataError(f"Cannot read the image {name} ({error}); repair or remove it.")
+    """One sentence about a file; Pillow names the buffer that it was given, which says nothing to the reader."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        reason = "it is no image, or a damaged one"
+    return DataError(f"Cannot read the image {name} ({reason}); repair or remove it.")
 
 
 def _list_archive(archive: zipfile.ZipFile, path: Path) -> Listing:

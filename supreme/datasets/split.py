@@ -56,3 +56,30 @@ def stratified_split(
         order = torch.randperm(len(members), generator=generator("split", seed, name))
         held_out[members[order[:count]]] = True
     return torch.nonzero(~held_out).flatten(), torch.nonzero(held_out).flatten()
+
+
+def leading_split(targets: Tensor, classes: tuple[str, ...], train_fraction: float) -> tuple[Tensor, Tensor]:
+    """Split samples class by class: the first ones of a class are for training, the others for testing.
+
+    Nothing is drawn. Of a class with n samples, ``int(n * train_fraction)`` are for training;
+    that is none where there is just one.
+
+    Args:
+        targets: int64 (N,), class of every sample.
+        classes: class names.
+        train_fraction: share of the training part, in (0, 1).
+
+    Returns:
+        int64 indices of the training part and of the test part, each class by class and ascending inside a class.
+
+    Example:
+        >>> leading_split(torch.tensor([1, 0, 0, 1]), ("a", "b"), 0.5)
+        (tensor([1, 0]), tensor([2, 3]))
+    """
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for number in range(len(classes)):
+        members = torch.nonzero(targets == number).flatten()
+        count = int(len(members) * train_fraction)
+        parts[0].append(members[:count])
+        parts[1].append(members[count:])
+    return torch.cat(parts[0]), torch.cat(parts[1])

@@ -1,8 +1,8 @@
 """Recipes: how a network is trained on a dataset, from shipped fragments, picked where nothing else is said.
 
-A recipe is a fragment ``configs/recipe/<network>.<dataset>.yaml``, or ``<network>.yaml`` for all other datasets, with
-the network's name in lower case. It has the form that ``supreme fit --config`` and ``supreme unlearn --config`` take.
-A plan takes it as ``training``, and M_o and M_r are trained by it alike.
+A recipe is a fragment ``configs/recipe/<network>.<dataset>.yaml``, or ``<network>.yaml`` for all other datasets. It has
+the form that ``supreme fit --config`` and ``supreme unlearn --config`` take; a plan takes its name as ``training``.
+M_o and M_r are trained by it alike.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,9 +29,9 @@ def recipe_for(network: str, dataset: str) -> str | None:
         ...     recipe_for("ViT", "Digits"),
         ...     recipe_for("ResNet18", "Digits"),
         ... )
-        ('vit.CIFAR20', 'vit', None)
+        ('ViT.CIFAR20', 'ViT', None)
     """
-    name, kind = network.rpartition(".")[2].lower(), dataset.rpartition(".")[2]
+    name, kind = network.rpartition(".")[2], dataset.rpartition(".")[2]
     known = {file.stem for file in _files()}
     return next((stem for stem in (f"{name}.{kind}", name) if stem in known), None)
 
@@ -48,7 +48,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         ConfigError: if the file is none.
 
     Example:
-        >>> read_recipe("resnet18.CIFAR10")["milestones"], read_recipe("recipe/resnet18.CIFAR10")["epochs"]
+        >>> read_recipe("ResNet18.CIFAR10")["milestones"], read_recipe("recipe/ResNet18.CIFAR10")["epochs"]
         ([8, 12, 16], 20)
     """
     short = name.removeprefix("configs/").removeprefix(f"{GROUP}/").removesuffix(".yaml")
@@ -62,7 +62,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         found["epochs"] = content["trainer"]["max_epochs"]
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"Expected model.init_args.recipe and trainer.max_epochs in the recipe '{path}'; the shipped ones have them."
+            f"Expected model.init_args.recipe and trainer.max_epochs in the recipe '{path}', as in the shipped ones."
         ) from error
     size = mapping(mapping(content.get("data"), str(path)).get("init_args"), str(path)).get("batch_size")
     return found | ({} if size is None else {"batch_size": size})
@@ -72,22 +72,23 @@ def training(value: Any, where: str = "training") -> dict[str, Any]:
     """What a plan says under ``training``, with the recipe that it names written out.
 
     Args:
-        value: the name of a recipe, a mapping with the fields of a recipe, ``epochs``, ``batch_size`` and ``recipe`` (the
-            name of one, whose values the others replace), or nothing.
+        value: the name of a recipe, nothing, or a mapping: the fields of a recipe, ``epochs``, ``batch_size``,
+            ``augmentation`` (arguments of Augment in place of the dataset's), and
+            ``recipe``, the name of one whose values the others replace.
         where: which part of the plan, for messages.
 
     Raises:
         ConfigError: if a value cannot be used.
         UnknownNameError: if a key or the recipe is unknown.
     """
-    file = locate("supreme.classifier")
-    fields = [d.arguments or () for d in definitions(file, "supreme.classifier") if d.name == "Recipe"] if file else []
-    allowed = [*fields[0], "epochs", "batch_size"] if fields else None
-    given = mapping({"recipe": value} if isinstance(value, str) else value, where, allowed and ["recipe", *allowed])
+    allowed = [*_fields("supreme.classifier", "Recipe"), "epochs", "batch_size", "augmentation"]
+    given = mapping({"recipe": value} if isinstance(value, str) else value, where, ["recipe", *allowed])
     base = given.pop("recipe", None)
     if base is not None and not isinstance(base, str):
         raise ConfigError(f"Expected the name of a recipe in {where}, got {base!r:.60}.")
     found = mapping({**(read_recipe(base) if base else {}), **given}, where, allowed)
+    if found.get("augmentation") is not None:
+        mapping(found["augmentation"], f"{where}.augmentation", _fields("supreme.transforms.augment", "Augment"))
     for key in ("epochs", "batch_size"):
         if key in found:
             integer(found[key], f"{where}.{key}", 1)
@@ -107,6 +108,15 @@ def settled(
     """
     picked = None if own or common else recipe_for(network, dataset)
     return dict(own or common) if picked is None else read_recipe(picked), picked
+
+
+def _fields(module: str, name: str) -> tuple[str, ...]:
+    """The fields of a dataclass, read from its file."""
+    file = locate(module)
+    found = [one.arguments or () for one in definitions(file, module) if one.name == name] if file else []
+    if not found:
+        raise ConfigError(f"Class {name} of module {module} is not found; install this package again.")
+    return found[0]
 
 
 def _files() -> Iterator[Path]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
@@ -28,7 +28,9 @@ from supreme.models.stored import load_model, save_model
 from supreme.scenarios.base import Scenario
 from supreme.scenarios.whole_dataset import WholeDataset
 from supreme.seeding import derive, isolated
+from supreme.transforms.augment import Augment
 
+SomeScenario = TypeVar("SomeScenario", bound=Scenario)
 OUTPUTS, TEACHER_OUTPUTS = "outputs.safetensors", "incompetent.safetensors"
 
 
@@ -47,7 +49,7 @@ def execute(stage: Stage, store: Store) -> None:
 def _train(stage: Stage, store: Store) -> None:
     """M_o."""
     recipe, epochs, batch_size = _training(stage)
-    data = WholeDataset(_dataset(stage), batch_size)
+    data = _augmented(WholeDataset(_dataset(stage), batch_size), stage)
     spec, classes = NetworkSpec(**stage.config["network"]), len(data.dataset.classes)
     classifier = ImageClassifier(spec, recipe, stage.config["seed"], classes)
     resources = _fit(stage, store, classifier, data, max_epochs=epochs, limit_val_batches=0)
@@ -174,7 +176,7 @@ def _hardware(stage: Stage) -> dict[str, Any]:
 
 
 def _training(stage: Stage) -> tuple[Recipe, int, int]:
-    training = dict(stage.config["training"])
+    training = {name: value for name, value in stage.config["training"].items() if name != "augmentation"}
     epochs, batch_size = training.pop("epochs", 20), training.pop("batch_size", 64)
     return Recipe(**training), epochs, batch_size
 
@@ -185,7 +187,15 @@ def _scenario(stage: Stage) -> Scenario:
     if "batch_size" in stage.config.get("evaluation", {}):
         arguments["evaluation_batch_size"] = stage.config["evaluation"]["batch_size"]
     scenario: Scenario = chosen(_dataset(stage), **{**arguments, **_arguments(stage, "scenario")})
-    return scenario
+    return _augmented(scenario, stage)
+
+
+def _augmented(data: SomeScenario, stage: Stage) -> SomeScenario:
+    """The same with the training augmentation of the plan, where it names one: M_r is trained as M_o is."""
+    augmentation = stage.config["training"].get("augmentation")
+    if augmentation is not None:
+        data.augmentation = Augment(**augmentation)
+    return data
 
 
 def _dataset(stage: Stage) -> ImageDataset:

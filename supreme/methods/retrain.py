@@ -8,14 +8,14 @@ from torch import nn
 from supreme.batch import ForgetRequest, Phase
 from supreme.classifier import Recipe
 from supreme.methods.base import UnlearningMethod, check_positive
-from supreme.models.build import reinitialise
+from supreme.models.build import restart
 
 
 class Retrain(UnlearningMethod):
     """Train from scratch on D_r by the recipe of M_o: the retrained model M_r.
 
-    Nothing but the network's architecture is taken from M_o. With D_f put back it gives the same weights as ``fit``
-    with the same seed, bit for bit.
+    Nothing but the network's architecture is taken from M_o; a network with pretrained weights starts from them again,
+    with a fresh head. With D_f put back it gives the same weights as ``fit`` with the same seed, bit for bit.
 
     Args:
         original: M_o.
@@ -56,8 +56,8 @@ class Retrain(UnlearningMethod):
         return [Phase("retain", passes=self.epochs, augment=True)]
 
     def prepare(self, request: ForgetRequest) -> None:
-        """Start from fresh weights."""
-        self.model = reinitialise(self.model, self.seed)
+        """Start from fresh weights, or from the pretrained ones that M_o started from."""
+        self.model = restart(self.model, self.seed)
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule of the recipe over the passes."""

@@ -2,4 +2,6 @@
 
 from supreme.components import lazy
 
-__getattr__, __dir__, __all__ = lazy(__name__, {"NetworkSpec": "build", "ResNet18": "resnet"})
+__getattr__, __dir__, __all__ = lazy(
+    __name__, {"HuggingFace": "hugging_face", "NetworkSpec": "build", "ResNet18": "resnet", "ViT": "vit"}
+)

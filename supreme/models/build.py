@@ -4,7 +4,7 @@ import copy
 import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from supreme.components import load, resolve
-from supreme.errors import ConfigError, nearest
+from supreme.errors import ConfigError, SupremeError, nearest
+from supreme.models.names import written_out
+from supreme.models.torchvision_networks import build_torchvision, is_torchvision
 from supreme.seeding import isolated
 
 
@@ -23,8 +25,9 @@ class NetworkSpec:
     The values survive a round trip through JSON unchanged, so a stored specification equals the one it came from.
 
     Args:
-        class_path: a name from ``supreme.models`` (``"ResNet18"``) or the dotted path of a class or function that
-            takes ``num_classes`` and returns an ``nn.Module`` (``"torchvision.models.resnet18"``).
+        class_path: a name from ``supreme.models`` (``"ResNet18"``) or ``torchvision.models`` (``"resnet50"``); the
+            dotted path of a class or function that takes ``num_classes`` and returns an ``nn.Module``; or a HuggingFace
+            checkpoint, as local folder or id of the hub, which becomes an argument of ``HuggingFace``.
         init_args: further arguments, plain values only; the number of classes comes from the dataset.
 
     Raises:
@@ -42,9 +45,11 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         """Copy the arguments through JSON, which turns tuples into lists and refuses what is not plain."""
+        class_path, arguments = written_out(self.class_path, self.init_args)
+        object.__setattr__(self, "class_path", class_path)
         if "num_classes" in self.init_args:
             raise ConfigError(f"Leave num_classes out of the arguments of {self.class_path}; the dataset gives it.")
-        plain = {name: _plain(f"{self.class_path}.{name}", value) for name, value in self.init_args.items()}
+        plain = {name: _plain(f"{self.class_path}.{name}", value) for name, value in arguments.items()}
         object.__setattr__(self, "init_args", plain)
 
 
@@ -75,13 +80,60 @@ def build(spec: NetworkSpec, num_classes: int, seed: int) -> nn.Module:
     _check_arguments(spec.class_path, factory, arguments)
     try:
         with isolated(seed):
-            network = factory(**arguments)
+            ours = not is_torchvision(factory)
+            network = factory(**arguments) if ours else build_torchvision(factory, num_classes, spec.init_args)
+    except SupremeError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"Network {spec.class_path} cannot be built with {arguments}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"Expected {spec.class_path} to return an nn.Module, got {type(network).__name__}.")
     vars(network).update(spec=spec, num_classes=num_classes)
     return network
+
+
+def build_outline(
+    spec: NetworkSpec, num_classes: int, seed: int, architecture: Mapping[str, Any] | None, input_spec: Any
+) -> nn.Module:
+    """A network with random weights throughout, also where its specification asks for pretrained ones.
+
+    Args:
+        spec: which network.
+        num_classes: number of logits.
+        seed: seeds the weights.
+        architecture: the attribute of that name of a network with the same specification: arguments that take the
+            place of those of the specification, so that neither weights nor files are needed; None changes nothing.
+        input_spec: the attribute of that name of such a network.
+
+    Returns:
+        The network with the attributes of one that :func:`build` made.
+    """
+    if not architecture:
+        return build(spec, num_classes, seed)
+    changed = NetworkSpec(spec.class_path, {**spec.init_args, **architecture})
+    network = build(changed, num_classes, seed)
+    vars(network).update(spec=spec, architecture=dict(architecture), input_spec=input_spec)
+    return network
+
+
+def restart(network: nn.Module, seed: int) -> nn.Module:
+    """The network as its training starts: with its pretrained weights, if it has any, and a fresh head.
+
+    It is what a retrained model starts from, and what the published implementation takes as incompetent teacher. For
+    networks without pretrained weights it is :func:`reinitialise`.
+
+    Args:
+        network: the network; never touched.
+        seed: seeds what is drawn.
+
+    Returns:
+        A network on the same device, of the same type and in the same mode; trainable.
+
+    Raises:
+        CheckpointError: if the pretrained weights are not to be had.
+        ConfigError: if a learnable parameter has no ``reset_parameters`` that draws it anew.
+    """
+    return _fresh(network, seed, None)
 
 
 def same_network(first: NetworkSpec, second: NetworkSpec) -> bool:
@@ -105,10 +157,11 @@ def _filled_in(spec: NetworkSpec) -> tuple[Any, dict[str, Any]]:
 
 
 def reinitialise(network: nn.Module, seed: int) -> nn.Module:
-    """A copy of a network with fresh weights; the argument is never touched.
+    """A copy of a network with fresh weights throughout, also where it began with pretrained ones.
 
-    A network made by :func:`build` is built again. Any other network, or one that was altered since, is copied and
-    every ``reset_parameters`` (or ``_reset_parameters``) in it is called, inner modules first.
+    The argument is never touched. A network made by :func:`build` is built again. Any other network, or one that was
+    altered since, is copied and every ``reset_parameters`` (or ``_reset_parameters``) in it is called, inner modules
+    first. :func:`restart` keeps pretrained weights.
 
     Args:
         network: the network whose architecture is wanted.
@@ -125,9 +178,13 @@ def reinitialise(network: nn.Module, seed: int) -> nn.Module:
         >>> bool((reinitialise(first, 0).weight == reinitialise(first, 0).weight).all())
         True
     """
+    return _fresh(network, seed, getattr(network, "architecture", None))
+
+
+def _fresh(network: nn.Module, seed: int, architecture: Mapping[str, Any] | None) -> nn.Module:
     spec, num_classes = getattr(network, "spec", None), getattr(network, "num_classes", None)
     if isinstance(spec, NetworkSpec) and isinstance(num_classes, int):
-        fresh = build(spec, num_classes, seed)
+        fresh = build_outline(spec, num_classes, seed, architecture, getattr(network, "input_spec", None))
         if _shapes(fresh) == _shapes(network):
             return _like(fresh, network)
     return _like(_reset_copy(network, seed), network)

@@ -18,9 +18,10 @@ class ResNet18(nn.Module):
     Args:
         num_classes: number of logits.
         width: channels of the first stage; the four stages have 1, 2, 4 and 8 times as many.
+        image_size: height and width to which a scenario resizes images; None takes them as the dataset has them.
 
     Raises:
-        ConfigError: if ``num_classes`` is below 1 or ``width`` below 8.
+        ConfigError: if ``num_classes`` is below 1, or ``width`` or ``image_size`` below 8.
 
     Example:
         >>> import torch
@@ -36,10 +37,15 @@ class ResNet18(nn.Module):
     paper: ClassVar[str] = "He et al. 2016, arXiv:1512.03385"
     needs: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, num_classes: int = 10, width: int = 64) -> None:
+    def __init__(self, num_classes: int = 10, width: int = 64, image_size: int | None = None) -> None:
         super().__init__()
-        if num_classes < 1 or width < 8:
-            raise ConfigError(f"Expected num_classes >= 1 and width >= 8, got {num_classes} and {width}.")
+        if num_classes < 1 or width < 8 or (image_size or 8) < 8:
+            raise ConfigError(
+                "Expected num_classes >= 1 and width >= 8, and image_size >= 8 if any, got "
+                f"{num_classes}, {width} and {image_size}."
+            )
+        if image_size is not None:
+            self.input_spec = {"size": [image_size, image_size]}
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.stage1 = _stage(width, width, stride=1)

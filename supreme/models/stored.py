@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from supreme.errors import CheckpointError, OutputError
-from supreme.models.build import NetworkSpec, build, same_network
+from supreme.models.build import NetworkSpec, build_outline, same_network
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
@@ -42,6 +42,7 @@ def save_model(
         "network": asdict(spec) if isinstance(spec, NetworkSpec) else None,
         "num_classes": getattr(network, "num_classes", None),
         "input_spec": getattr(network, "input_spec", None),
+        "architecture": getattr(network, "architecture", None),
         **about,
     }
     # Copies, since weights that share memory cannot be stored.
@@ -90,9 +91,9 @@ def load_model(
     if spec is None or classes is None:
         missing = "network" if spec is None else "number of classes"
         raise CheckpointError(f"'{path}' holds weights only; say which {missing} they belong to.")
-    module = build(spec, classes, seed=0)
+    module = build_outline(spec, classes, 0, about.get("architecture"), about.get("input_spec"))
     _fill(module, state, path)
-    if about.get("input_spec") and not hasattr(module, "input_spec"):
+    if about.get("input_spec"):
         vars(module).update(input_spec=about["input_spec"])
     return module.eval(), about
 

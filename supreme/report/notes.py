@@ -60,14 +60,16 @@ def row_note(label: str, runs: pd.DataFrame, expected: pd.DataFrame) -> str:
 
 
 def table_notes(runs: pd.DataFrame, everything: pd.DataFrame) -> tuple[str, ...]:
-    """Remarks on a whole table: methods that do not apply, and what the measured times depend on.
+    """Remarks on a whole table: what to know of its images, which methods do not apply, what the times depend on.
 
     Args:
         runs: the runs of the table.
         everything: the runs of all tables and the superseded ones.
     """
     skipped = _not_applicable(runs, everything)
-    notes = [f"Not applicable: {method} ({reason})." for method, reason in skipped.items()]
+    said = sorted({(run["dataset"], note) for run in runs.to_dict("records") for note in run["notes"].splitlines()})
+    notes = [f"{clean(dataset)}: {clean(note, 400)}" for dataset, note in said]
+    notes += [f"Not applicable: {method} ({reason})." for method, reason in skipped.items()]
     done = runs[runs["status"] == "done"]
     contended = int(done["contended"].sum())
     if contended:

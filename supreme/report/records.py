@@ -14,7 +14,7 @@ SCHEMA = 1
 NOT_APPLICABLE = "not_applicable"
 SEEDS = ("training_seed", "unlearning_seed", "evaluation_seed")
 RUN = ("dataset", "model", "scenario", "target", "method", "variant", *SEEDS)
-STATE = ("status", "error_type", "error_message", "contended", "superseded")
+STATE = ("status", "error_type", "error_message", "contended", "superseded", "notes")
 ORIGIN = ("hardware", "plan", "key", "config_hash", "fingerprint", "git_commit", "started", "finished")
 FIELDS = (*RUN, *STATE, *ORIGIN)
 MAPPINGS = ("error", "metrics", "hardware", "versions", "stages", "method_arguments", "config", "scenario_sizes")
@@ -78,6 +78,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     row |= {name: str(record.get(name) or "") for name in ORIGIN}
     row["hardware"] = describe(record.get("hardware") or {})
     row |= {"status": record["status"], "contended": bool(record.get("contended"))}
+    row["notes"] = "\n".join(map(str, record.get("notes") or ()))
     row |= {"error_type": str(error.get("type") or ""), "error_message": str(error.get("message") or "")}
     metrics = record.get("metrics") or {}
     return row | {metric_name(key): value for key, value in metrics.items() if value is not None}

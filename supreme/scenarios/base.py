@@ -76,6 +76,16 @@ class Scenario(LightningDataModule, ABC):
         """The target as shown in tables."""
         return ""
 
+    @property
+    def augmentation(self) -> Augment:
+        """What training images go through: the one that was given, else the dataset's."""
+        return self.dataset.augmentation if self._augmentation is None else self._augmentation
+
+    @augmentation.setter
+    def augmentation(self, augment: Augment) -> None:
+        """Replace it."""
+        self._augmentation = augment
+
     # --- index sets
 
     def prepare_data(self) -> None:
@@ -189,13 +199,17 @@ class Scenario(LightningDataModule, ABC):
         return PhaseLoader(self._source("retain_train"), forget, phases, self.batch_size, seed, self._place(), shuffle)
 
     def _transform(self, batch: Batch | EvaluationBatch, seed: int, input_spec: dict[str, Any] | None) -> Tensor:
-        spec = {"mean": self.dataset.mean, "std": self.dataset.std, **(input_spec or {})}
-        preprocess = Preprocess(**spec)
-        image = preprocess.scale(batch.image)
-        if isinstance(batch, Batch) and batch.step.augment:
-            augment = self.dataset.augmentation if self._augmentation is None else self._augmentation
-            image = augment(image, derive(seed, "augment"), batch.step.epoch, batch.index)
-        return preprocess.normalise(image)
+        own = {"mean": self.dataset.mean, "std": self.dataset.std, "size": self.dataset.input_size}
+        preprocess = Preprocess(**{**own, **(input_spec or {})})
+        if not (isinstance(batch, Batch) and batch.step.augment):
+            return preprocess(batch.image)
+        augment = self.augmentation
+        draw = derive(seed, "augment"), batch.step.epoch, batch.index
+        if augment.crop_size is None:
+            return preprocess.normalise(augment(preprocess.scale(batch.image), *draw))
+        constants = preprocess.mean, preprocess.std  # the crop makes the size, not a resize before it
+        cropped = augment(Preprocess(*constants).scale(batch.image), *draw)
+        return Preprocess(*constants, preprocess.size)(cropped)
 
     def _source(self, part: str) -> Source:
         images = self.dataset.train if part.endswith("train") else self.dataset.test

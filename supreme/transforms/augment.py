@@ -25,12 +25,13 @@ class Augment:
 
     Args:
         crop_padding: pixels of zeros added on every side before the crop back to the image's own size; the offset is
-            uniform over the ``2 * crop_padding + 1`` positions in each direction.
+            uniform over all positions in each direction, ``2 * crop_padding + 1`` of them.
         flip: whether half of the samples are mirrored left to right.
         rotation: largest angle in degrees; the angle is uniform in [-rotation, rotation].
+        crop_size: height and width of the crop, for images that are larger than the network's; None is their own size.
 
     Raises:
-        ConfigError: if the padding is negative or the angle is outside [0, 180].
+        ConfigError: if the padding is negative, the angle is outside [0, 180] or the crop is below one pixel.
 
     Example:
         >>> images = torch.rand(2, 3, 32, 32)
@@ -42,6 +43,7 @@ class Augment:
     crop_padding: int = 0
     flip: bool = False
     rotation: float = 0.0
+    crop_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that have no meaning."""
@@ -49,11 +51,16 @@ class Augment:
             raise ConfigError(f"Expected crop_padding >= 0 pixels, got {self.crop_padding}; 0 switches the crop off.")
         if not 0.0 <= self.rotation <= 180.0:
             raise ConfigError(f"Expected a rotation of 0 to 180 degrees, got {self.rotation}; 0 switches it off.")
+        if self.crop_size is not None:
+            height, width = self.crop_size
+            object.__setattr__(self, "crop_size", (int(height), int(width)))
+            if min(height, width) < 1:
+                raise ConfigError(f"Expected a crop of at least 1 x 1 pixels, got {height} x {width}.")
 
     @property
     def active(self) -> bool:
         """Whether any image can change at all."""
-        return bool(self.crop_padding or self.flip or self.rotation)
+        return bool(self.crop_padding or self.flip or self.rotation or self.crop_size)
 
     def __call__(self, images: Tensor, seed: int, epoch: int, index: Tensor) -> Tensor:
         """Augment a batch.
@@ -65,10 +72,11 @@ class Augment:
             index: int64 (n,), sample indices; they key the draws.
 
         Returns:
-            Images of the same shape, type and device.
+            Images of the same type and device, and of the same shape unless ``crop_size`` is another one.
 
         Raises:
-            ConfigError: if the images are not (n, C, H, W) or there is not one index per image.
+            ConfigError: if the images are not (n, C, H, W), there is not one index per image, or a crop is larger than
+                its padded image.
         """
         if images.ndim != 4 or index.shape != images.shape[:1]:
             raise ConfigError(
@@ -76,11 +84,12 @@ class Augment:
                 f"{tuple(index.shape)}."
             )
         if not self.active or not len(images):
-            return images
+            return images if self.crop_size is None else images.reshape(*images.shape[:2], *self.crop_size)
         height, width = images.shape[-2:]
         row, column, inside = self._source(uniform(seed, epoch, index.to(images.device), _DRAWS), height, width)
         position = torch.where(inside, row * width + column, 0).flatten(1)
-        picked = images.flatten(2).gather(2, position[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
+        picked = images.flatten(2).gather(2, position[:, None].expand(-1, images.shape[1], -1))
+        picked = picked.view(*images.shape[:2], *inside.shape[1:])
         return torch.where(inside[:, None], picked, torch.zeros((), dtype=images.dtype, device=images.device))
 
     def _source(self, draws: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,15 +97,22 @@ class Augment:
 
         The last step of the pipeline is undone first: rotation, then flip, then crop.
         """
-        row, column, inside = _rotate(draws[:, 3], self.rotation, height, width)
+        high, wide = self.crop_size or (height, width)
+        row, column, inside = _rotate(draws[:, 3], self.rotation, high, wide)
         if self.flip:
-            column = torch.where((draws[:, 2] < 0.5)[:, None, None], width - 1 - column, column)
-        if self.crop_padding:
-            places = 2 * self.crop_padding + 1
-            offset = (draws[:, :2] * places).floor().long().clamp(max=places - 1) - self.crop_padding
-            row, column = row + offset[:, 0, None, None], column + offset[:, 1, None, None]
+            column = torch.where((draws[:, 2] < 0.5)[:, None, None], wide - 1 - column, column)
+        if self.crop_padding or self.crop_size:
+            row = row + self._offset(draws[:, 0], height, high)[:, None, None]
+            column = column + self._offset(draws[:, 1], width, wide)[:, None, None]
             inside = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
         return row, column, inside
+
+    def _offset(self, draw: Tensor, size: int, cropped: int) -> Tensor:
+        """First source position of a crop, uniform over all that there are in one direction."""
+        places = size - cropped + 2 * self.crop_padding + 1
+        if places < 1:
+            raise ConfigError(f"Expected images of {cropped} or more pixels to crop, got {size} with padding.")
+        return (draw * places).floor().long().clamp(max=places - 1) - self.crop_padding
 
 
 def _rotate(draw: Tensor, limit: float, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,9 +21,12 @@ class Preprocess:
         mean: mean per channel in the [0, 1] scale, one value (for all channels) or three.
         std: standard deviation per channel in the [0, 1] scale, one value or three, each above 0.
         size: (height, width) to resize to by antialiased bilinear interpolation; None keeps the size that comes.
+        shorter_side: resize the shorter side to so many pixels instead, at least as many as ``size`` has, and cut
+            ``size`` out of the middle.
 
     Raises:
-        ConfigError: if mean and std do not have one or three values, a std is not above 0 or a size is below 1.
+        ConfigError: if mean and std do not have one or three values, a std is not above 0, a size is below 1 or
+            ``shorter_side`` is below it.
 
     Example:
         >>> preprocess = Preprocess(mean=(0.5,), std=(0.25,))
@@ -34,6 +37,7 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int] | None = None
+    shorter_side: int | None = None
 
     def __post_init__(self) -> None:
         """Turn sequences into tuples of plain numbers and check them."""
@@ -46,6 +50,8 @@ class Preprocess:
             object.__setattr__(self, "size", (int(height), int(width)))
             if min(height, width) < 1:
                 raise ConfigError(f"Expected a size of at least 1 x 1 pixels, got {height} x {width}.")
+        if self.shorter_side is not None and (self.size is None or self.shorter_side < max(self.size)):
+            raise ConfigError(f"Expected a size within shorter_side, got {self.size} and {self.shorter_side}.")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised float32 images (n, 3, H, W) of uint8 or float images (n, C, H, W), C being 1 or 3."""
@@ -67,9 +73,14 @@ class Preprocess:
         elif not images.is_floating_point():
             raise ConfigError(f"Expected uint8 images or float images in [0, 1], got {images.dtype}; convert them.")
         images = images.float()
-        if self.size is None or images.shape[-2:] == self.size or not len(images):
-            return images if self.size is None else images.reshape(*images.shape[:2], *self.size)
-        return interpolate(images, self.size, mode="bilinear", align_corners=False, antialias=True)
+        if self.size is None or not len(images):
+            return images if self.size is None else images.new_empty(0, images.shape[1], *self.size)
+        if self.shorter_side is None:
+            return _resize(images, self.size)
+        height, width = images.shape[-2:]
+        sides = [self.shorter_side * side // min(height, width) for side in (height, width)]
+        top, left = (round((whole - part) / 2) for whole, part in zip(sides, self.size, strict=True))
+        return _resize(images, sides)[..., top : top + self.size[0], left : left + self.size[1]]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Subtract the mean and divide by the std; a grey image becomes three equal channels before.
@@ -79,6 +90,12 @@ class Preprocess:
         """
         mean, std = _constants(self.mean, self.std, images.device)
         return (images - mean) / std
+
+
+def _resize(images: Tensor, size: Sequence[int]) -> Tensor:
+    if list(images.shape[-2:]) == list(size):
+        return images
+    return interpolate(images, list(size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _channels(name: str, values: Sequence[float]) -> tuple[float, ...]:

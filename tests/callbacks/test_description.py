@@ -25,6 +25,12 @@ class Word(str, enum.Enum):
     A = "a"
 
 
+class Weights(enum.Enum):
+    """As torchvision's: the value is more than a number or a text, so the name says which."""
+
+    FIRST = ("https://example.com", {"classes": 3})
+
+
 @dataclass
 class Spec:
     class_path: str
@@ -72,6 +78,7 @@ def path_of(kind):
         (float("nan"), "nan"),
         (-float("inf"), "-inf"),
         ("word", "word"),
+        (Weights.FIRST, "FIRST"),
         (Path("a/b"), "a/b"),
         ({1: (2, [3])}, {"1": [2, [3]]}),
         ({"b", "a"}, ["a", "b"]),

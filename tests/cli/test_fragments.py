@@ -3,16 +3,26 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from supreme.components import describe
 from supreme.experiment.plan import load_plan
+from supreme.models.build import NetworkSpec, build
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUIET = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.fast_dev_run=true")
 OFFICIAL = {
     *("cifar10", "cifar20", "cifar100", "mnist", "fashion_mnist"),
     *("caltech101", "pins", "pins_published", "utkface"),
+}
+# What takes the place of a network's weights that would have to be fetched.
+DRAWN = {
+    "model/vit.yaml": (
+        *("--network.pretrained=false", "--network.image_size=8", "--network.patch_size=4"),
+        *("--network.hidden_size=8", "--network.layers=1", "--network.heads=2"),
+    ),
+    "model/torchvision.yaml": ("--network.weights=null",),
 }
 PARSED = {*OFFICIAL, "sub_class", "gpu", "ddp", "fsdp"}
 
@@ -23,18 +33,18 @@ def fragments(*groups):
 
 def test_every_group_is_there():
     groups = {path.name: path for path in CONFIGS.iterdir() if path.is_dir() and path.name != "plans"}
-    assert set(groups) >= {"model", "dataset", "scenario", "method", "trainer"}
+    assert set(groups) >= {"model", "recipe", "dataset", "scenario", "method", "trainer"}
     lines = {path: len(path.read_text().splitlines()) for group in groups.values() for path in group.glob("*.yaml")}
     assert max(lines.values()) <= 15, lines
     assert all(path.read_text().startswith("# ") for path in lines)
 
 
-@pytest.mark.parametrize("name", fragments("model", "dataset", "trainer"))
+@pytest.mark.parametrize("name", fragments("model", "recipe", "dataset", "trainer"))
 def test_fit(name, supreme, pictures):
     assert supreme("fit", *words(name, pictures)).code == 0
 
 
-@pytest.mark.parametrize("name", fragments("model", "dataset", "scenario", "method", "trainer"))
+@pytest.mark.parametrize("name", fragments("model", "recipe", "dataset", "scenario", "method", "trainer"))
 def test_unlearn(name, supreme, pictures):
     method = () if name.startswith("method/") else ("--method=SSD",)
     assert supreme("unlearn", *method, *words(name, pictures)).code == 0
@@ -42,7 +52,7 @@ def test_unlearn(name, supreme, pictures):
 
 def words(name, pictures):
     folder = ("--data.dataset.path", pictures("images", count=12)) if "image_folder" in name else ()
-    width = () if name.startswith("model/") else ("--network.width=8",)
+    width = DRAWN.get(name, ()) if name.startswith("model/") else ("--network.width=8",)
     mode = ("--print_config",) if Path(name).stem in PARSED else QUIET
     return ("--config", f"configs/{name}", *width, *folder, *mode)
 
@@ -60,6 +70,18 @@ def test_the_sub_class_fragment_on_cifar20(supreme, inside, official_files, monk
     names = ("dataset/cifar20", "scenario/sub_class", "method/ssd")
     files = [word for name in names for word in ("--config", f"configs/{name}.yaml")]
     assert supreme("unlearn", *files, "--network.width=8", *QUIET).code == 0
+
+
+def test_the_real_vision_transformer_is_parsed_and_built_without_its_weights(supreme):
+    """Nothing is fetched for the architecture and the input of the default checkpoint."""
+    config = yaml.safe_load(supreme("fit", "--config=configs/model/vit.yaml", "--print_config").out)
+    spec = NetworkSpec(**config["network"])
+    assert spec.init_args["checkpoint"] == "google/vit-base-patch16-224"
+    assert spec.init_args["pretrained"] is True
+    with torch.device("meta"):
+        network = build(NetworkSpec(spec.class_path, {**spec.init_args, "pretrained": False}), 105, seed=0)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 85_879_401
+    assert network.input_spec == {"size": [224, 224], "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
 def test_fragments_add_up(supreme):

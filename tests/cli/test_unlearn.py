@@ -1,18 +1,20 @@
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from supreme.classifier import Recipe
 from supreme.cli.trainer import trainer_arguments
 from supreme.datasets import Digits
 from supreme.distributed import FSDP2, quiet_trainer
 from supreme.methods import SSD, Retrain
 from supreme.models.stored import load_model
 from supreme.scenarios import FullClass
-from supreme.transforms import Preprocess
+from supreme.transforms import Augment, Preprocess
 
 QUIET = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
 SMALL = ("--network.width=8", "--training.epochs=1")
@@ -123,6 +125,26 @@ def test_retrain_repeats_the_training_of_the_original(fitted, retrained, supreme
         *("--data.forget=3", "--data.batch_size=32", *QUIET),
     )
     assert same(retrained, folder_of(from_checkpoint))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_retrain_repeats_the_augmentation_of_the_original(supreme, inside, given):
+    flip, size = "--data.augmentation.flip=true", "--data.batch_size=64"
+    words = [flip, *SMALL]
+    if given:
+        fit = supreme("fit", flip, "--trainer.max_epochs=1", "--network.width=8", size, *QUIET)
+        words = ["--original", re.search(r"The model is in (.*)", fit.err)[1]]
+    result = supreme("unlearn", "--method=Retrain", *words, size, "--data.forget=3", *QUIET)
+    about = json.loads((Path(folder_of(result)) / "model.json").read_text())
+    assert about["training"]["augmentation"]["flip"] is True
+    recipe = {field.name: about["training"][field.name] for field in fields(Recipe)}
+    stored = load_file(Path(folder_of(result)) / "model.safetensors")
+    for augment, equal in ((Augment(flip=True), True), (None, False)):
+        module = Retrain(load_model(about["original"])[0], epochs=1, recipe=recipe)
+        scenario = FullClass(forget=3, batch_size=64, augmentation=augment)
+        quiet_trainer("cpu", max_epochs=1).fit(module, datamodule=scenario)
+        found = [torch.equal(value, stored[name]) for name, value in module.model.state_dict().items()]
+        assert all(found) == equal
 
 
 def test_a_random_request_has_no_forget_test_set(fitted, supreme):

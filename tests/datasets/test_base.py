@@ -107,6 +107,24 @@ def test_class_by_name_or_index(value, index):
     assert Made().class_index(value) == index
 
 
+@pytest.mark.parametrize("value", ["Alex Lawther", "alex_lawther", "alex lawther", "ALEX_Lawther"])
+def test_capitals_and_underscores_do_not_matter(value):
+    assert Made(classes=("Bo", "alex Tan", "Alex Lawther")).class_index(value) == 2
+
+
+def test_a_name_that_could_be_two_classes_has_to_be_exact():
+    dataset = Made(classes=("a_b", "A b", "c"))
+    assert (dataset.class_index("a_b"), dataset.class_index("A b")) == (0, 1)
+    with pytest.raises(UnknownNameError, match="Unknown class 'a b'"):
+        dataset.class_index("a b")
+
+
+def test_published_statistics_exist_for_some_datasets_alone():
+    with pytest.raises(ConfigError, match="No statistics are published for Made; use statistics 'train'"):
+        ImageDataset.__init__(Made(), statistics="published")
+    assert (Made().notes, Made().input_size) == ((), None)
+
+
 def test_a_name_wins_over_an_index():
     dataset = Made(classes=("10", "1", "99"))
     assert dataset.class_index("1") == 1

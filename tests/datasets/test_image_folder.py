@@ -86,7 +86,7 @@ def test_one_colour_picture_makes_three_channels(grey_folder):
 
 def test_the_store_is_built_once(grey_folder, monkeypatch):
     first = ImageFolder(str(grey_folder), size=8).fingerprint
-    monkeypatch.setattr("supreme.datasets.image_folder.decode", None)
+    monkeypatch.setattr("supreme.datasets.file_dataset.decode", None)
     assert ImageFolder(str(grey_folder), size=8).fingerprint == first
 
 

@@ -1,9 +1,13 @@
 """The stratified split, counted class by class."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from supreme.datasets.split import stratified_split
+from supreme.datasets.split import leading_split, stratified_split
 from supreme.errors import ConfigError, DataError
 
 TARGETS = torch.tensor([0] * 40 + [1] * 10 + [2] * 3 + [3] * 2)[torch.randperm(55)]
@@ -52,3 +56,18 @@ def test_a_share_outside_zero_to_one_is_refused(fraction):
 def test_a_class_of_one_image_cannot_be_split():
     with pytest.raises(DataError, match=r"at least 2 images of class 'b'.*got 1"):
         stratified_split(torch.tensor([0, 0, 1]), ("a", "b"), 0.2, seed=0)
+
+
+def test_golden_the_first_of_every_class_are_for_training():
+    folder = Path(__file__).parents[1] / "golden" / "per_class_split"
+    labels = torch.from_numpy(np.load(folder / "data.npz")["labels"])
+    expected = json.loads((folder / "expected.json").read_text())
+    train, test = leading_split(labels, tuple("abcdefghij"[: int(labels.max()) + 1]), 0.8)
+    assert (train.tolist(), test.tolist()) == (expected["train_indices"], expected["test_indices"])
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 31, 800])
+def test_four_fifths_rounded_down(count):
+    targets = torch.tensor([0] * 10 + [1] * count)
+    train, test = leading_split(targets, ("a", "b"), 0.8)
+    assert (int(targets[train].sum()), int(targets[test].sum())) == (count * 4 // 5, count - count * 4 // 5)

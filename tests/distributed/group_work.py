@@ -41,10 +41,19 @@ FITS = {
     "SSD": ("SSD", {"selection_weight": 1.2, "dampening": 0.7}, "batch"),
     "SSD given": ("SSD", {"selection_weight": 1.2, "dampening": 0.7, "full_importance": True}, "batch"),
     "LFSSD": ("LFSSD", {"selection_weight": 1.1}, "batch"),
+    "SSDDet": ("SSDDet", {"selection_weight": 1.2, "dampening": 0.7}, "batch"),
+    "SSDDet given": ("SSDDet", {"selection_weight": 1.2, "dampening": 0.7, "full_importance": True}, "tied"),
+    "LFSSDDet": ("LFSSDDet", {"selection_weight": 1.1}, "blocks"),
+    "ASSD": ("ASSD", {"dampening": 0.7}, "batch"),
+    "ASSD retain": ("ASSD", {"dampening": 0.1, "reference": "retain"}, "blocks"),
     "FineTune": ("FineTune", {"epochs": 2}, "batch"),
     "containers": ("FineTune", {"epochs": 2}, "blocks"),
     "shared weights": ("SSD", {"selection_weight": 1.01}, "tied"),
     "Retrain": ("Retrain", {"epochs": 2}, "batch"),
+    "NegGrad": ("NegGrad", {"epochs": 3, "lr": 0.01}, "batch"),
+    "JIT": ("JIT", {"epochs": 2, "n_samples": 2, "lr": 0.5}, "batch"),
+    "JIT published": ("JIT", {"n_samples": 2, "mode": "train", "reduction": "sum"}, "batch"),
+    "JIT whole gradient": ("JIT", {"n_samples": 2, "detach": False, "lr": 1.0}, "blocks"),
     "SCRUB sgd": ("SCRUB", {**SCRUB, "optimizer": "sgd"}, "batch"),
     "SCRUB": ("SCRUB", {**SCRUB, "smoothing": 0.0}, "group"),
     "BadTeacher": ("BadTeacher", {"batch_size": 6}, "group"),
@@ -87,7 +96,19 @@ def strategy_of(name):
 
 
 def unlearned(name, devices=1, strategy="auto", dtype=torch.float64):
-    """State of M_u. 45 samples in batches of 11: the last batch has one row, so that one of two ranks has none."""
+    """State of M_u."""
+    with hushed():
+        return full_state_dict(_fitted(name, devices, strategy, dtype).model)
+
+
+def held(name, devices=1, strategy="auto", dtype=torch.float64):
+    """Number of importances that this rank holds, and alpha."""
+    method = _fitted(name, devices, strategy, dtype)
+    return sum(value.numel() for value in method.importances["full"].values()), method.selection_weight
+
+
+def _fitted(name, devices, strategy, dtype):
+    """A fitted method. 45 samples in batches of 11: the last batch has one row, so that one of two ranks has none."""
     tasks = small_tasks()
     method, arguments, norm = FITS[name]
     network = tasks.tiny_network(norm).to(dtype)
@@ -99,7 +120,7 @@ def unlearned(name, devices=1, strategy="auto", dtype=torch.float64):
     module = make_method(method, network, {**arguments, "seed": 3})
     with hushed():
         quiet_trainer("cpu", devices, strategy_of(strategy), max_epochs=1).fit(module, datamodule=scenario)
-        return full_state_dict(module.model)
+    return module
 
 
 def trained(optimizer, devices=1, strategy="auto"):
@@ -136,7 +157,7 @@ def evaluated(kept, devices=1, strategy="auto"):
     return evaluation.scores, {name: tuple(outputs) for name, outputs in evaluation.outputs.items()}
 
 
-WORK = {"unlearned": unlearned, "trained": trained, "evaluated": evaluated}
+WORK = {"unlearned": unlearned, "held": held, "trained": trained, "evaluated": evaluated}
 
 
 def in_turn(jobs, devices):

@@ -9,8 +9,12 @@ from supreme.testing.processes import in_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
 METHODS = ("SSD", "SSD given", "LFSSD", "FineTune", "Retrain", "SCRUB sgd", "SCRUB", "BadTeacher", "RandomLabels")
+METHODS += ("SSDDet", "SSDDet given", "LFSSDDet", "ASSD", "ASSD retain")
+METHODS += ("NegGrad", "JIT", "JIT published", "JIT whole gradient")
 METHODS += ("UNSIR", "UNSIR leak", "containers", "shared weights")
-SHARDED = ("SSD", "SSD given", "UNSIR leak", "SCRUB sgd")
+SHARDED = ("SSD", "SSD given", "UNSIR leak", "SCRUB sgd", "SSDDet", "LFSSDDet", "ASSD")
+SHARDED += ("NegGrad", "JIT", "JIT published", "JIT whole gradient")
+IMPORTANCES = ("SSD", "SSDDet", "ASSD")
 COUNTS = ("accuracy", "completeness", "mia")
 
 
@@ -18,6 +22,7 @@ COUNTS = ("accuracy", "completeness", "mia")
 def results(group_work):
     """``results[job]`` is what each rank found."""
     jobs = [("unlearned", (name,), strategy) for strategy in ("ddp", "fsdp") for name in METHODS]
+    jobs += [("held", (name,), strategy) for strategy in ("ddp", "fsdp") for name in IMPORTANCES]
     jobs += [("trained", (optimizer,), strategy) for strategy in ("ddp", "fsdp") for optimizer in ("sgd", "adamw")]
     jobs += [("evaluated", (kept,), strategy) for strategy in ("ddp", "fsdp") for kept in (False, True)]
     ranks = in_processes(2, group_work.in_turn, jobs, 2)
@@ -30,6 +35,7 @@ def zero_results(group_work):
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("deepspeed is not installed")
     jobs = [("unlearned", (name,), strategy, torch.float32) for strategy in ("zero1", "zero3") for name in SHARDED]
+    jobs += [("held", (name,), "zero3", torch.float32) for name in IMPORTANCES]
     jobs += [("evaluated", (True,), "zero3")]
     ranks = in_processes(2, group_work.in_turn, jobs, 2)
     return {job[:3]: [found[k] for found in ranks] for k, job in enumerate(jobs)}
@@ -59,6 +65,27 @@ def test_methods_under_zero(zero_results, group_work, name, strategy):
     alone = group_work.unlearned(name, dtype=torch.float32)
     for state in zero_results["unlearned", (name,), strategy]:
         assert_close(state, alone, 2e-6)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", IMPORTANCES)
+def test_importances_are_split_as_the_weights_are(results, group_work, name, strategy):
+    check_importances(results["held", (name,), strategy], *group_work.held(name), strategy == "fsdp", 1e-12)
+
+
+@pytest.mark.parametrize("name", IMPORTANCES)
+def test_importances_under_zero(zero_results, group_work, name):
+    alone = group_work.held(name, dtype=torch.float32)
+    check_importances(zero_results["held", (name,), "zero3"], *alone, True, 1e-5)
+
+
+def check_importances(ranks, count, alpha, split, tolerance):
+    """Each rank holds all of them, or a part so that nothing is held twice; alpha is that of one process."""
+    assert all(isinstance(rank, tuple) for rank in ranks), ranks
+    counts = [rank[0] for rank in ranks]
+    assert sum(counts) == count if split else counts == [count, count]
+    assert max(counts) < count or not split
+    assert ranks[0][1] == ranks[1][1] == pytest.approx(alpha, rel=tolerance)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

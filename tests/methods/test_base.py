@@ -12,7 +12,19 @@ from supreme.batch import Phase
 from supreme.classifier import ImageClassifier
 from supreme.distributed import hushed
 from supreme.errors import ConfigError
-from supreme.methods import LFSSD, SCRUB, SSD, UNSIR, BadTeacher, FineTune, RandomLabels, Retrain, UnlearningMethod
+from supreme.methods import (
+    JIT,
+    LFSSD,
+    SCRUB,
+    SSD,
+    UNSIR,
+    BadTeacher,
+    FineTune,
+    NegGrad,
+    RandomLabels,
+    Retrain,
+    UnlearningMethod,
+)
 from supreme.models.build import NetworkSpec
 
 QUICK_UNSIR = {"noise_steps": 2, "noise_repeats": 1, "noise_batch_size": 3}
@@ -23,6 +35,8 @@ METHODS = {
     BadTeacher: {"lr": 0.01},
     RandomLabels: {"epochs": 1},
     SCRUB: {"epochs": 2, "max_steps": 1},
+    NegGrad: {"epochs": 2},
+    JIT: {"n_samples": 2},
     UNSIR: QUICK_UNSIR,
     Retrain: {"epochs": 2},
 }
@@ -139,7 +153,7 @@ def test_a_network_frozen_for_inference_learns(tiny, fit, same_weights):
 
 
 class NoForget:
-    """A source of images that raises when a sample of D_f is read."""
+    """A source of images that raises when a sample of D_f (or of other positions) is read."""
 
     def __init__(self, source, forget):
         self.source, self.forget = source, set(forget.tolist())
@@ -176,7 +190,16 @@ def tiny_source(images, labels):
     return MemorySource(images, labels)
 
 
-@pytest.mark.parametrize("method", [SSD, BadTeacher, SCRUB, RandomLabels])
+@pytest.mark.parametrize("method", [NegGrad, JIT])
+def test_retain_set_is_never_read(method, tiny, fit):
+    scenario = tiny.scenario()
+    retain, forget = (scenario.indices()[f"{part}_train"] for part in ("retain", "forget"))
+    scenario._train = NoForget(scenario._train, retain)
+    fit(make(method, tiny.network()), scenario)
+    assert scenario._train.read == set(forget.tolist())
+
+
+@pytest.mark.parametrize("method", [SSD, BadTeacher, SCRUB, RandomLabels, NegGrad, JIT])
 def test_forget_set_is_read_by_those_that_say_so(method, tiny, fit):
     scenario = tiny.scenario()
     scenario._train = NoForget(scenario._train, scenario.indices()["forget_train"])
@@ -307,6 +330,8 @@ class Restarts(UnlearningMethod):
         (RandomLabels, {"epochs": 3, "batch_size": 8}),
         (SCRUB, {"epochs": 3, "max_steps": 2, "smoothing": 0.5}),
         (Retrain, {"epochs": 3}),
+        (NegGrad, {"epochs": 5}),
+        (JIT, {"epochs": 5, "n_samples": 2}),
         (BadTeacher, {"epochs": 3, "batch_size": 8}),
     ],
 )

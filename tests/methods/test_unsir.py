@@ -99,6 +99,8 @@ def test_retain_samples(case):
             expected = [
                 i for k in range(15) if k != golden.meta["forget_fine"] for i in (fine == k).nonzero().flatten()
             ]
+            published = golden.json()["unsir_retain_samples"]["subclass_forgetting_reference"]  # no argument gives it
+            assert len(set(expected)) == len(set(map(int, published))) + 53
         assert chosen == [int(i) for i in expected]
         method.samples_per_class = 2
         few = method._first(samples)

@@ -104,7 +104,12 @@ def test_initial_weights_follow_torchs_default():
     assert bool((network.norm.bias == 0).all())
 
 
-@pytest.mark.parametrize("arguments", [{"num_classes": 0}, {"width": 7}])
+def test_the_size_that_it_asks_for():
+    assert not hasattr(ResNet18(width=8), "input_spec")
+    assert ResNet18(width=8, image_size=32).input_spec == {"size": [32, 32]}
+
+
+@pytest.mark.parametrize("arguments", [{"num_classes": 0}, {"width": 7}, {"image_size": 7}])
 def test_impossible_sizes_are_refused(arguments):
     with pytest.raises(ConfigError, match="num_classes >= 1 and width >= 8"):
         ResNet18(**arguments)

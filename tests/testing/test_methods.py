@@ -26,6 +26,8 @@ SMALL = {
     "SSDDet": {"selection_weight": 1.0},
     "LFSSDDet": {"selection_weight": 1.0},
     "SCRUB": {"epochs": 3},
+    "NegGrad": {"epochs": 2},
+    "JIT": {"epochs": 2, "n_samples": 2},
 }
 NAMES = [component.name for component in listing("methods", plugins=False)]
 

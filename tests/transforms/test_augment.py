@@ -21,11 +21,12 @@ def coordinates(n, height, width):
     return torch.stack((row, column)).expand(n, 2, height, width).clone()
 
 
-def by_torchvision(image, draws, padding, flip, limit):
+def by_torchvision(image, draws, padding, flip, limit, crop=None):
     """The same draws through torchvision's functional transforms, for one image."""
-    height, width = image.shape[-2:]
-    if padding:
-        row, column = (math.floor(float(u) * (2 * padding + 1)) for u in draws[:2])
+    height, width = crop or image.shape[-2:]
+    if padding or crop:
+        places = [whole - part + 2 * padding + 1 for whole, part in zip(image.shape[-2:], (height, width), strict=True)]
+        row, column = (math.floor(float(u) * count) for u, count in zip(draws[:2], places, strict=True))
         image = functional.pad(image, [padding] * 4, fill=0)
         image = functional.crop(image, row, column, height, width)
     if flip and draws[2] < 0.5:
@@ -52,6 +53,26 @@ def test_same_pixels_as_torchvision_for_the_same_draws(padding, flip, rotation, 
     assert got.dtype == images.dtype
     # A source position on the border between two pixels may fall to either side in the last bit.
     assert (got != expected).float().mean() < 1e-4
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize(("crop", "shape"), [((32, 32), (3, 36, 36)), ((9, 20), (1, 12, 24))])
+def test_crops_of_larger_images_are_torchvisions(crop, shape, padding):
+    n = 40
+    images = torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) + 0.1
+    index = torch.arange(n)
+    got = Augment(padding, True, 15.0, crop)(images, seed=5, epoch=2, index=index)
+    draws = uniform(5, 2, index, 4)
+    expected = torch.stack([by_torchvision(images[i], draws[i], padding, True, 15.0, crop) for i in range(n)])
+    assert got.shape == expected.shape == (n, shape[0], *crop)
+    assert (got != expected).float().mean() < 1e-4
+    assert Augment(crop_size=crop)(images[:0], 0, 0, index[:0]).shape == (0, shape[0], *crop)
+    assert Augment(crop_size=crop).active
+
+
+def test_a_crop_has_to_fit():
+    with pytest.raises(ConfigError, match="Expected images of 9 or more pixels to crop, got 6"):
+        Augment(1, crop_size=(9, 9))(torch.rand(2, 3, 6, 12), 0, 0, torch.arange(2))
 
 
 def offsets(crops):
@@ -190,7 +211,12 @@ def test_negative_indices_of_synthetic_rows_are_fine():
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
-    [({"crop_padding": -1}, "crop_padding >= 0"), ({"rotation": -1.0}, "0 to 180"), ({"rotation": 181.0}, "181.0")],
+    [
+        ({"crop_padding": -1}, "crop_padding >= 0"),
+        ({"rotation": -1.0}, "0 to 180"),
+        ({"rotation": 181.0}, "181.0"),
+        ({"crop_size": (4, 0)}, "4 x 0"),
+    ],
 )
 def test_settings_without_meaning_are_refused(arguments, text):
     with pytest.raises(ConfigError, match=text):
@@ -205,7 +231,7 @@ def test_wrong_shapes_are_refused(shape, n):
 
 def test_settings_compare_and_print():
     assert Augment(4, True, 15.0) == Augment(crop_padding=4, flip=True, rotation=15.0)
-    assert repr(Augment()) == "Augment(crop_padding=0, flip=False, rotation=0.0)"
+    assert repr(Augment()) == "Augment(crop_padding=0, flip=False, rotation=0.0, crop_size=None)"
 
 
 @pytest.mark.gpu

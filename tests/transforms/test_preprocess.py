@@ -42,6 +42,31 @@ def test_golden_resize_on_bytes_and_again_on_floats(golden, name, picture):
     torch.testing.assert_close(preprocess(images)[0], expected[f"{name}.{picture}"], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "picture"), [("cifar10", "images32"), ("faces", "image_other_size"), ("caltech", "image_gray")]
+)
+def test_golden_vit_shorter_side_and_the_middle(golden, name, picture):
+    """Resized on bytes as published (Pillow): equal; resized here, on floats: within one grey level."""
+    arrays, expected, constants = golden
+    first = "first_of_" * (picture == "images32")
+    stored = expected[f"vit_every_14th.{name}.{first}{picture}"]
+    image = arrays[picture][0] if first else arrays[picture]
+    sides = [256 * side // min(image.shape[:2]) for side in image.shape[:2]]
+    larger = np.asarray(Image.fromarray(image).resize(sides[::-1], Image.Resampling.BILINEAR))
+    preprocess = Preprocess(**constants["imagenet"], size=(224, 224), shorter_side=256)
+    for pixels, tolerance in ((larger, 1e-6), (image, 1 / 255 / 0.224)):
+        tensor = torch.from_numpy(pixels.copy()).reshape(1, *pixels.shape[:2], -1).permute(0, 3, 1, 2)
+        got = preprocess(tensor)[0, :, ::14, ::14]
+        torch.testing.assert_close(got, stored, rtol=0, atol=tolerance)
+
+
+def test_the_middle_is_torchvisions():
+    images = torch.randint(0, 256, (2, 3, 37, 52), dtype=torch.uint8)
+    got = Preprocess((0.0,), (1.0,), size=(17, 20), shorter_side=23).scale(images)
+    whole = functional.resize(images.float() / 255, [23], antialias=True)
+    torch.testing.assert_close(got, functional.center_crop(whole, [17, 20]), rtol=0, atol=1e-6)
+
+
 def test_scaling_and_normalisation_in_float64():
     images = torch.randint(0, 256, (5, 3, 9, 11), dtype=torch.uint8)
     mean, std = (0.1, 0.5, 0.7), (0.2, 0.3, 0.4)
@@ -115,6 +140,8 @@ def test_gradients_reach_the_images_also_after_a_first_call_in_inference_mode():
         (((0.1,), (1.0, 1.0)), "1 or 3 values of std"),
         (((0.1,), (0.0,)), "std above 0"),
         (((0.1,), (1.0,), (0, 4)), "at least 1 x 1"),
+        (((0.1,), (1.0,), (8, 9), 8), "size within shorter_side"),
+        (((0.1,), (1.0,), None, 8), "size within shorter_side"),
     ],
 )
 def test_constants_without_meaning_are_refused(arguments, text):

@@ -1,0 +1,145 @@
+"""How much each weight matters: sums over samples of the magnitude of the sample's own gradient."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+SampleLoss = Callable[[Tensor, Tensor], Tensor]
+GRADIENT_BYTES = {"cpu": 2**30, "other": 2**32}  # what the gradients of one chunk may take
+ROWS = {"cpu": 16, "other": 128}  # samples of one chunk at most
+LONG = 2**14  # weights, from which on rows are summed one by one
+
+
+class SampleGradientSums:
+    """Sums over samples of abs(g_n) ** power, with g_n the gradient of the loss of sample n alone.
+
+    Each sample passes through the network as a batch of one, so that the result depends neither on the batches nor on
+    their order. Samples are vectorised (``torch.func``), some at a time; a network that cannot be (control flow that
+    depends on values, some operations in place) is run sample by sample, with the same numbers. Gradients are summed
+    in float64 where the device has it.
+
+    Args:
+        network: in evaluation mode, without hooks of a strategy; its weights stay.
+        loss: logits (1, K) and class (1,) -> float (1,).
+        power: 1 or 2.
+        chunk_size: samples at a time, at least 1; 1 vectorises nothing. None takes what fits a share of the memory,
+            and halves it where memory runs out all the same.
+
+    Attributes:
+        vectorised: whether the last samples were.
+
+    Example:
+        >>> network = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.ones_(network.weight)
+        >>> sums = SampleGradientSums(network, lambda logits, target: logits.square().sum(dim=1), power=1)
+        >>> sums(torch.tensor([[1.0], [-2.0]]), torch.tensor([0, 0]))["weight"]  # 2 x^2 for x = 1 and -2
+        tensor([[10.]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self, network: nn.Module, loss: SampleLoss, power: Literal[1, 2] = 2, chunk_size: int | None = None
+    ) -> None:
+        self.network, self.loss, self.power = network, loss, power
+        self._automatic = chunk_size is None
+        self._rows = fitting_rows(network) if chunk_size is None else chunk_size
+        self.vectorised = self._rows > 1
+
+    def __call__(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Sums over some samples, by the name of each parameter that learns.
+
+        Args:
+            images: float (n, ...), n >= 0.
+            targets: int64 (n,).
+        """
+        wide = torch.float32 if images.device.type == "mps" else torch.float64
+        total = {name: torch.zeros_like(p.detach(), dtype=wide) for name, p in self._learnt()}
+        images = images.to(next(p.dtype for _, p in self._learnt()))
+        start = 0
+        while start < len(images):
+            rows = slice(start, start + self._rows)
+            part = self._chunk(images[rows], targets[rows])
+            if part is None:
+                continue  # again: fewer at a time, or one by one
+            for name, value in part.items():
+                total[name].add_(value)
+            start = rows.stop
+        return total
+
+    def _chunk(self, images: Tensor, targets: Tensor) -> dict[str, Tensor] | None:
+        """Sums over a chunk, None if it has to be tried again in another way."""
+        if not self.vectorised:
+            return self._one_by_one(images, targets)
+        try:
+            return self._together(images, targets)
+        except torch.OutOfMemoryError:
+            if not self._automatic:
+                raise
+            self._rows = max(1, len(images) // 2)
+            self.vectorised = self._rows > 1
+        except Exception:
+            self.vectorised = False  # what is wrong with the network itself comes up again, sample by sample
+        return None
+
+    def _together(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        weights = {name: p.detach() for name, p in self._learnt()}
+
+        def of_sample(values: dict[str, Tensor], image: Tensor, target: Tensor) -> Tensor:
+            return self.loss(functional_call(self.network, values, (image[None],)), target[None]).sum()
+
+        # A copy of the images, because a network may write into its input; fast kernels of attention do not vectorise.
+        with sdpa_kernel(SDPBackend.MATH):
+            gradients = vmap(grad(of_sample), in_dims=(None, 0, 0))(weights, images.clone(), targets)
+        return {name: self._summed(value) for name, value in gradients.items()}
+
+    def _one_by_one(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        names, learnt = zip(*self._learnt(), strict=True)
+        total: dict[str, Tensor] = {}
+        for image, target in zip(images.clone(), targets, strict=True):
+            with torch.enable_grad():
+                value = self.loss(self.network(image[None]), target[None]).sum()
+            for name, gradient in zip(names, torch.autograd.grad(value, learnt, allow_unused=True), strict=True):
+                if gradient is not None:
+                    magnitude = self._magnitude(gradient)
+                    total[name] = total[name].add_(magnitude) if name in total else magnitude
+        return total
+
+    def _summed(self, gradients: Tensor) -> Tensor:
+        """Sum over the first dimension; on a CPU row by row where fresh memory for all rows would cost more."""
+        if gradients.device.type != "cpu" or gradients[0].numel() < LONG:
+            return self._magnitude(gradients).sum(dim=0)
+        total = self._magnitude(gradients[0])
+        for row in gradients[1:]:
+            wide = row.to(total.dtype)
+            total = total.addcmul_(wide, wide) if self.power == 2 else total.add_(wide.abs())
+        return total
+
+    def _magnitude(self, gradient: Tensor) -> Tensor:
+        wide = gradient if gradient.dtype == torch.float64 else gradient.float()
+        return wide.square() if self.power == 2 else wide.abs()
+
+    def _learnt(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.network.named_parameters() if p.requires_grad)
+
+
+def fitting_rows(network: nn.Module) -> int:
+    """How many gradients of a network at a time are worth their memory.
+
+    Args:
+        network: its parameters that learn and their device count.
+
+    Returns:
+        1 to 16 on a CPU, where more are no faster, and to 128 elsewhere. It depends on nothing but the network and
+        the kind of device, so that a repeated run has the same chunks.
+
+    Example:
+        >>> fitting_rows(nn.Linear(2, 2)), fitting_rows(nn.Linear(10000, 10000, device="meta"))
+        (16, 10)
+    """
+    learnt = [p for p in network.parameters() if p.requires_grad]
+    size = sum(p.numel() * p.element_size() for p in learnt)
+    kind = "cpu" if learnt and learnt[0].device.type == "cpu" else "other"
+    return max(1, min(ROWS[kind], GRADIENT_BYTES[kind] // max(1, size)))
