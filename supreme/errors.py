@@ -64,5 +64,12 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
         >>> nearest("lfsdd", ["SSD", "LFSSD", "UNSIR"], count=1)
         ['LFSSD']
     """
-    by_lower = {item.lower(): item for item in known}
-    return [by_lower[item] for item in difflib.get_close_matches(str(name).lower(), by_lower, n=count, cutoff=0.55)]
+    by_lower, wanted = {item.lower(): item for item in known}, str(name).lower()
+    close = difflib.get_close_matches(wanted, by_lower, n=max(1, len(by_lower)), cutoff=0.55)
+    ratio = difflib.SequenceMatcher(b=wanted)
+
+    def distance(item: str) -> tuple[float, int]:
+        ratio.set_seq1(item)
+        return -ratio.ratio(), abs(len(item) - len(wanted))
+
+    return [by_lower[item] for item in sorted(close, key=distance)[:count]]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from supreme.cli.console import open_console
 from supreme.cli.options import Options
-from supreme.components import Component, Kind, listing
+from supreme.components import Component, Kind, elsewhere, listing
 from supreme.errors import UnknownNameError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -38,6 +38,9 @@ def main(command: str, words: Sequence[str]) -> int:
     if known is None:
         raise UnknownNameError("kind of component", kind, (*KINDS, CORRECTIONS))
     open_console().print(_table(known, listing(known)))
+    further = sorted(elsewhere(known))
+    if further:
+        open_console().print(f"Of torchvision.models: {', '.join(further)}", highlight=False)
     return 0
 
 

@@ -42,10 +42,10 @@ def supreme(inside, capsys):
 def process(inside):
     """Run a command in a process of its own, as the shell does."""
 
-    def run(*words, **environment):
+    def run(*words, timeout=120, **environment):
         here = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
         command = [sys.executable, "-m", "supreme", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, env=here, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=here, timeout=timeout, check=False)
         return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
 
     return run
