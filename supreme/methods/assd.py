@@ -27,6 +27,7 @@ class ASSD(SSD):
         dampening: lambda >= 0, finite; smaller shrinks more.
         reference: what I_D is taken over, ``"full"`` (D) or ``"retain"`` (D_r, as the authors' own code, with
             ``dampening=0.1``).
+        batch_size: rows of a global batch, whose mean gradient counts once, at least 1; None takes the scenario's.
         seed: has no effect, as nothing is drawn.
 
     Attributes:
@@ -34,7 +35,7 @@ class ASSD(SSD):
         importances: after the fit, this rank's pieces of I_D (``"full"``) and I_f (``"forget"``) by parameter name.
 
     Raises:
-        ConfigError: if ``dampening`` < 0 or ``reference`` is neither of the two.
+        ConfigError: if ``dampening`` < 0, ``batch_size`` < 1, or ``reference`` is neither of the two.
 
     Needs: D_f, D_r and labels; one forward and backward pass over D and D_f.
 
@@ -52,9 +53,14 @@ class ASSD(SSD):
     fallback: ClassVar[float] = 99.0
 
     def __init__(
-        self, original: nn.Module, dampening: float = 1.0, reference: Reference = "full", seed: int = 0
+        self,
+        original: nn.Module,
+        dampening: float = 1.0,
+        reference: Reference = "full",
+        batch_size: int | None = None,
+        seed: int = 0,
     ) -> None:
-        super().__init__(original, dampening=dampening, seed=seed)
+        super().__init__(original, dampening=dampening, batch_size=batch_size, seed=seed)
         if reference not in get_args(Reference):
             raise ConfigError(f'Expected reference "full" or "retain", got {reference!r}.')
         self.reference = reference
@@ -64,7 +70,7 @@ class ASSD(SSD):
     @property
     def phases(self) -> Sequence[Phase]:
         """D (or D_r), then D_f."""
-        return [Phase(part, shuffle=False, mode="eval", full_precision=True) for part in (self.reference, "forget")]
+        return [self._pass_over(self.reference), self._pass_over("forget")]
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """As ever; counts the samples of each set."""

@@ -19,10 +19,13 @@ class LFSSD(SSD):
         selection_weight: alpha > 0; larger selects fewer weights.
         dampening: lambda >= 0, finite; smaller shrinks more.
         full_importance: importances of D by parameter name, as in :class:`SSD`; saves the pass over D.
+        batch_size: rows of a global batch, whose mean gradient counts once, at least 1; None takes the scenario's. The
+            smaller, the nearer to the importances of single samples.
         seed: has no effect, as nothing is drawn.
 
     Raises:
-        ConfigError: if ``selection_weight`` <= 0, ``dampening`` < 0, or ``full_importance`` does not fit the network.
+        ConfigError: if ``selection_weight`` <= 0, ``dampening`` < 0, ``batch_size`` < 1, or ``full_importance`` does
+            not fit the network.
 
     Needs: D_f and D_r without labels; one forward and backward pass over D and D_f.
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from supreme.batch import ForgetRequest, Phase
+from supreme.batch import ForgetRequest, Part, Phase
 from supreme.distributed import NoStep, local_gradient, local_piece, local_weight, loss_scale, pieces, set_weight
 from supreme.errors import ConfigError
 from supreme.functional.dampening import dampen
-from supreme.methods.base import UnlearningMethod
+from supreme.methods.base import UnlearningMethod, check_positive
 
 
 class SSD(UnlearningMethod):
@@ -27,13 +27,16 @@ class SSD(UnlearningMethod):
         dampening: lambda >= 0, finite; smaller shrinks more. The paper's 1.
         full_importance: importances of D by parameter name (``method.importances["full"]`` of an earlier fit on one
             device, with the same model, data and batch size); saves the pass over D.
+        batch_size: rows of a global batch, whose mean gradient counts once, at least 1; None takes the scenario's. The
+            smaller, the nearer to the importances of single samples.
         seed: has no effect, as nothing is drawn.
 
     Attributes:
         importances: after the fit, this rank's pieces of I_D (``"full"``) and I_f (``"forget"``) by parameter name.
 
     Raises:
-        ConfigError: if ``selection_weight`` <= 0, ``dampening`` < 0, or ``full_importance`` does not fit the network.
+        ConfigError: if ``selection_weight`` <= 0, ``dampening`` < 0, ``batch_size`` < 1, or ``full_importance`` does
+            not fit the network.
 
     Needs: D_f, D_r and labels; one forward and backward pass over D and D_f.
 
@@ -58,6 +61,7 @@ class SSD(UnlearningMethod):
         selection_weight: float = 10.0,
         dampening: float = 1.0,
         full_importance: Mapping[str, Tensor] | None = None,
+        batch_size: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(original, seed)
@@ -65,7 +69,9 @@ class SSD(UnlearningMethod):
             raise ConfigError(
                 f"Expected selection_weight > 0 and a finite dampening >= 0, got {selection_weight} and {dampening}."
             )
-        self.selection_weight, self.dampening = selection_weight, dampening
+        if batch_size is not None:
+            check_positive(batch_size=batch_size)
+        self.selection_weight, self.dampening, self.batch_size = selection_weight, dampening, batch_size
         self._given = full_importance
         self.importances: dict[str, dict[str, Tensor]] = {}
         self._batches = 0
@@ -73,8 +79,11 @@ class SSD(UnlearningMethod):
     @property
     def phases(self) -> Sequence[Phase]:
         """D (unless its importances are given), then D_f."""
-        full = [] if self._given else [Phase("full", shuffle=False, mode="eval", full_precision=True)]
-        return [*full, Phase("forget", shuffle=False, mode="eval", full_precision=True)]
+        full = [] if self._given else [self._pass_over("full")]
+        return [*full, self._pass_over("forget")]
+
+    def _pass_over(self, part: Part) -> Phase:
+        return Phase(part, batch_size=self.batch_size, shuffle=False, mode="eval", full_precision=True)
 
     def configure_optimizers(self) -> NoStep:
         """No weight moves by gradient."""

@@ -66,7 +66,7 @@ class SSDDet(SSD):
         chunk_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(original, selection_weight, dampening, full_importance, seed)
+        super().__init__(original, selection_weight, dampening, full_importance, seed=seed)
         if chunk_size is not None:
             check_positive(chunk_size=chunk_size)
         self.chunk_size = chunk_size

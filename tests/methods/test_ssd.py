@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from supreme.api import unlearn
 from supreme.errors import ConfigError
-from supreme.methods import SSD
+from supreme.methods import ASSD, LFSSD, SSD
 
 ARGUMENTS = {"selection_weight": 1.2, "dampening": 0.7}
 
@@ -151,3 +151,14 @@ def test_ranges(tiny, wrong, value):
     arguments = wrong if value is None else dict.fromkeys(wrong, value)
     with pytest.raises(ConfigError, match=r"Expected selection_weight > 0 and a finite dampening >= 0"):
         SSD(tiny.network(), **arguments)
+
+
+@pytest.mark.parametrize("method", [SSD, LFSSD, ASSD])
+def test_a_batch_size_of_its_own_is_that_of_the_scenario(method, tiny, same_weights):
+    forget, retain = tiny.sets()
+    sets = {"forget": forget, "retain": retain, "accelerator": "cpu"}
+    own = method(tiny.network(), batch_size=4)
+    expected = unlearn(tiny.network(), method, batch_size=4, **sets)
+    assert same_weights(unlearn(tiny.network(), own, batch_size=16, **sets).model, expected.model)
+    with pytest.raises(ConfigError, match="batch_size"):
+        method(tiny.network(), batch_size=0)

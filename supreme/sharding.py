@@ -1,0 +1,222 @@
+"""Shards: parameters piece by piece, whatever layout the strategy gives them, and sums over ranks.
+
+Four layouts of a parameter exist: whole on every rank (one process, DDP), a DTensor shard (FSDP2), a whole parameter
+with a partitioned master copy (DeepSpeed ZeRO-1 and 2), and a flat partition (ZeRO-3). Everything else in the package
+goes through the functions below and never sees the difference.
+"""
+
+import importlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+Layout = Literal["whole", "dtensor", "master", "flat"]
+
+
+def world_size() -> int:
+    """Number of processes of the group, 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, 0 without a group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def all_sum(value: Tensor) -> Tensor:
+    """Sum over ranks, in place; the same tensor without a process group."""
+    if world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def all_extremes(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Minimum of ``low`` and maximum of ``high`` over ranks, in place."""
+    if world_size() > 1:
+        dist.all_reduce(low, op=dist.ReduceOp.MIN)
+        dist.all_reduce(high, op=dist.ReduceOp.MAX)
+    return low, high
+
+
+def layout(parameter: Tensor) -> Layout:
+    """How the strategy holds a parameter."""
+    if hasattr(parameter, "ds_id"):
+        return "flat"
+    if hasattr(parameter, "_hp_mapping"):
+        return "master"
+    return "dtensor" if isinstance(parameter, DTensor) else "whole"
+
+
+def pieces(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters that learn, in the module's order."""
+    return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
+
+
+def is_split(parameter: Tensor) -> bool:
+    """Whether each rank holds a part of the parameter only, so that sums over ranks count it once."""
+    return layout(parameter) in ("flat", "dtensor")
+
+
+@torch.no_grad()
+def local_weight(parameter: Tensor) -> Tensor:
+    """This rank's piece of a parameter, in the master precision; do not write to it."""
+    kind = layout(parameter)
+    if kind in ("whole", "dtensor"):
+        return _local(parameter.detach())
+    if kind == "flat":
+        return _without_padding(parameter, _flat_weight(parameter))
+    piece: Tensor = _zero().safe_get_full_fp32_param(parameter)
+    return piece
+
+
+@torch.no_grad()
+def local_piece(parameter: Any, value: Tensor) -> Tensor:
+    """This rank's piece of a tensor, shaped as :func:`local_weight` of the parameter.
+
+    Args:
+        parameter: says how the tensor is to be split.
+        value: of the parameter's whole shape; whole on every rank, or split as the parameter is.
+    """
+    kind, device = layout(parameter), local_weight(parameter).device
+    if kind == "dtensor" and layout(value) == "whole":
+        value = distribute_tensor(value.detach().to(device), parameter.device_mesh, parameter.placements)
+    if kind == "flat" and layout(value) != "flat":
+        size = _flat_weight(parameter).numel()
+        return value.detach().flatten()[rank() * size :][:size].to(device)
+    return local_weight(value).to(device)
+
+
+@torch.no_grad()
+def local_gradient(parameter: Tensor) -> Tensor:
+    """This rank's piece of the gradient, averaged over ranks, shaped as :func:`local_weight`; zeros without one."""
+    kind = layout(parameter)
+    if kind == "flat":
+        return _without_padding(parameter, _zero().safe_get_local_grad(parameter))
+    if kind == "master":
+        gradient = _zero().safe_get_full_grad(parameter)
+    else:
+        gradient = None if parameter.grad is None else _local(parameter.grad)
+    return torch.zeros_like(local_weight(parameter)) if gradient is None else gradient
+
+
+@torch.no_grad()
+def add_to_gradient(parameter: Tensor, value: Tensor) -> None:
+    """Add ``value`` (shaped as :func:`local_weight`) to this rank's piece of the gradient."""
+    kind = layout(parameter)
+    if kind == "flat":
+        gradient = _zero().safe_get_local_grad(parameter).clone()
+        _without_padding(parameter, gradient).add_(value)
+        _zero().safe_set_local_grad(parameter, gradient)
+    elif kind == "master":
+        _zero().safe_set_full_grad(parameter, local_gradient(parameter) + value)
+    elif parameter.grad is not None:
+        _local(parameter.grad).add_(value)
+
+
+@torch.no_grad()
+def set_weight(parameter: Tensor, value: Tensor) -> None:
+    """Write this rank's piece of a parameter, in the working copy and in the optimiser's master copy."""
+    kind = layout(parameter)
+    if kind in ("whole", "dtensor"):
+        _local(parameter).copy_(value)
+    elif kind == "master":
+        _zero().safe_set_full_fp32_param(parameter, value)
+        parameter.data.copy_(value)
+    else:
+        _set_flat(parameter, value)
+
+
+def _set_flat(parameter: Tensor, value: Tensor) -> None:
+    """ZeRO-3 keeps a master piece and a working piece; both have to be set."""
+    piece = _flat_weight(parameter).clone()
+    _without_padding(parameter, piece).copy_(value)
+    _zero().safe_set_local_fp32_param(parameter, piece)
+    whole = _zero().safe_get_full_fp32_param(parameter)
+    gathered = importlib.import_module("deepspeed").zero.GatheredParameters
+    with gathered([parameter], modifier_rank=0):
+        if rank() == 0:
+            parameter.data.copy_(whole)
+
+
+def _zero() -> Any:
+    return importlib.import_module("deepspeed.utils")
+
+
+def _flat_weight(parameter: Any) -> Tensor:
+    """This rank's flat piece, padding included: of the master copy, or of the weights where nothing is trained."""
+    trained = hasattr(parameter, "_z3_optimizer") and parameter.requires_grad
+    piece: Tensor = _zero().safe_get_local_fp32_param(parameter) if trained else parameter.ds_tensor.detach().flatten()
+    return piece
+
+
+def _without_padding(parameter: Any, piece: Tensor) -> Tensor:
+    """A view of the elements that belong to the parameter; what DeepSpeed appends is not initialised."""
+    return piece[: max(0, parameter.ds_numel - rank() * piece.numel())]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    piece: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return piece
+
+
+def whole_norm(parameter: Tensor, piece: Tensor) -> Tensor:
+    """L2 norm of a tensor of which ``piece`` is this rank's part, in float64 (a scalar, equal on every rank)."""
+    square = piece.double().square().sum()
+    return (all_sum(square) if is_split(parameter) else square).sqrt()
+
+
+def loss_scale(module: LightningModule) -> float:
+    """Factor by which the precision plug-in multiplies gradients (16-mixed), else 1."""
+    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
+    return float(scaler.get_scale()) if scaler is not None else 1.0
+
+
+def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    """Whole weights and buffers on the CPU; every rank has to call and gets them."""
+    if any(layout(p) == "flat" for p in module.parameters()):
+        gathered = importlib.import_module("deepspeed").zero.GatheredParameters
+        with gathered(list(module.parameters())):
+            return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+    state = module.state_dict().items()
+    whole = ((name, value.full_tensor() if isinstance(value, DTensor) else value) for name, value in state)
+    return {name: value.detach().cpu().clone() for name, value in whole}
+
+
+def reshard(*networks: nn.Module) -> None:
+    """Split parameters again that a forward pass without a backward pass has left whole under FSDP2."""
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def shard(network: nn.Module, mesh: Any) -> None:
+    """Shard each child and then the network (FSDP2); children that share parameters stay in the network's own group.
+
+    Args:
+        network: sharded in place; one that is sharded already stays as it is.
+        mesh: the data-parallel mesh.
+    """
+    if isinstance(network, FSDPModule):
+        return
+    children = list(_callable_children(network))
+    owned = sum(len(list(child.parameters())) for child in children)
+    if owned == len({id(p) for child in children for p in child.parameters()}):
+        for child in children:
+            fully_shard(child, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def _callable_children(network: nn.Module) -> Iterator[nn.Module]:
+    """Children with parameters and a forward pass; containers without one give theirs."""
+    for child in network.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from _callable_children(child)
+        elif any(True for _ in child.parameters()):
+            yield child

@@ -1,0 +1,199 @@
+"""Strategies by name: ``fsdp`` is FSDP2, ``deepspeed_stage_1`` to ``_3`` also run on a CPU; and the quiet Trainer."""
+
+import copy
+import importlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+
+from supreme.errors import ConfigError
+
+_ZERO = {f"deepspeed_stage_{stage}": stage for stage in (1, 2, 3)} | {"deepspeed": 2}
+_OWN_PROCESSES = ("spawn", "fork", "notebook", "single", "xla")  # strategies that start processes in their own way
+
+
+class FSDP2(ModelParallelStrategy):
+    """Fully sharded data parallel over all devices (torch ``fully_shard``), without tensor parallelism.
+
+    Lightning's model-parallel strategy puts the devices of a node into one tensor-parallel group by default; this class
+    makes all of them data parallel. The modules of this package shard themselves in ``configure_model``.
+
+    Example:
+        >>> strategy = FSDP2(save_distributed_checkpoint=False)
+    """
+
+    def setup_environment(self) -> None:
+        """Make every process a member of the data-parallel group."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
+        super().setup_environment()
+
+
+class ZeRO(DeepSpeedStrategy):
+    """DeepSpeed's ZeRO as Lightning runs it, and on a CPU too, where Lightning refuses it.
+
+    On a CPU the processes talk over gloo and nothing is compiled.
+
+    Args:
+        stage: 1 splits the optimiser's state, 2 the gradients too, 3 the weights too.
+        arguments: as in Lightning's ``DeepSpeedStrategy``.
+
+    Raises:
+        ConfigError: if deepspeed is not installed.
+    """
+
+    def __init__(self, stage: int = 2, **arguments: Any) -> None:
+        if importlib.util.find_spec("deepspeed") is None:
+            raise ConfigError("DeepSpeed is not installed; pip install 'supreme-lightning[deepspeed]'.")
+        if not torch.cuda.is_available():
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
+        super().__init__(stage=stage, **arguments)
+
+    @property
+    def root_device(self) -> torch.device:
+        """The device of this rank; DeepSpeed wants it numbered."""
+        return torch.device("cpu", 0) if self._on_cpu else super().root_device
+
+    def setup_environment(self) -> None:
+        """As Lightning does it, but for the refusal of CPUs."""
+        if self._on_cpu:
+            super(DeepSpeedStrategy, self).setup_environment()
+        else:
+            super().setup_environment()
+
+    def setup_distributed(self) -> None:
+        """Join the process group, on a CPU without the kernel that would be compiled for it."""
+        if not self._on_cpu:
+            super().setup_distributed()
+            return
+        deepspeed, environment = importlib.import_module("deepspeed"), self.cluster_environment
+        if environment is None:
+            raise RuntimeError("a strategy has its environment before it is set up")
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        reset_seed()
+        self.set_world_ranks()
+        place = {"RANK": self.global_rank, "WORLD_SIZE": self.world_size, "LOCAL_RANK": self.local_rank}
+        place |= {"MASTER_ADDR": environment.main_address, "MASTER_PORT": environment.main_port}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        deepspeed.init_distributed("gloo", distributed_port=environment.main_port)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return isinstance(self.accelerator, CPUAccelerator)
+
+
+def resolve_strategy(strategy: str | Strategy) -> str | Strategy:
+    """The strategy that a name stands for here.
+
+    ``"fsdp"`` is :class:`FSDP2` and ``"deepspeed_stage_1"`` to ``"deepspeed_stage_3"`` are :class:`ZeRO`; the others
+    are Lightning's.
+
+    Raises:
+        ConfigError: for Lightning's first FSDP, which several methods cannot run on; if deepspeed is asked for and not
+            installed.
+
+    Example:
+        >>> type(resolve_strategy("fsdp")).__name__, resolve_strategy("ddp")
+        ('FSDP2', 'ddp')
+    """
+    check_strategy(strategy)
+    if strategy in ("fsdp", "fsdp2"):
+        return FSDP2(save_distributed_checkpoint=False)
+    return ZeRO(_ZERO[strategy]) if isinstance(strategy, str) and strategy in _ZERO else strategy
+
+
+def check_strategy(strategy: Strategy | str | None) -> None:
+    """Refuse Lightning's first FSDP.
+
+    Raises:
+        ConfigError: if it is that.
+    """
+    named = isinstance(strategy, str) and (strategy.startswith("fsdp_") or strategy == "fsdp1")
+    if named or isinstance(strategy, FSDPStrategy):
+        raise ConfigError('Expected FSDP2 in place of Lightning\'s FSDPStrategy; use strategy "fsdp".')
+
+
+def evaluation_strategy(strategy: str | Strategy) -> str | Strategy:
+    """The strategy under which models are evaluated: DeepSpeed has nothing to split but what it trains.
+
+    Args:
+        strategy: the strategy of the training.
+
+    Returns:
+        ``"ddp"`` for ZeRO-1 and 2, ``"fsdp"`` for ZeRO-3, which splits weights as FSDP2 does; else the same.
+
+    Example:
+        >>> [evaluation_strategy(name) for name in ("deepspeed_stage_1", "deepspeed_stage_3", "auto")]
+        ['ddp', 'fsdp', 'auto']
+    """
+    if isinstance(strategy, DeepSpeedStrategy):
+        return "fsdp" if strategy.zero_stage_3 else "ddp"
+    if isinstance(strategy, str) and strategy.startswith("deepspeed"):
+        return "fsdp" if "stage_3" in strategy else "ddp"
+    return strategy
+
+
+def ranks_needed(
+    accelerator: str = "auto", devices: int | str | list[int] = 1, strategy: str | Strategy = "auto", num_nodes: int = 1
+) -> int:
+    """How many processes of this machine have to form a group for a Trainer with these arguments.
+
+    Returns:
+        Their number, or 0 where this process can do the work alone or the strategy starts processes in its own way
+        (``ddp_spawn``, ``ddp_fork``).
+
+    Raises:
+        ConfigError: for strategies that cannot be used here, and for several nodes.
+
+    Example:
+        >>> ranks_needed("cpu", 2, "fsdp"), ranks_needed("cpu", 1)
+        (2, 0)
+    """
+    check_strategy(strategy)
+    named = isinstance(strategy, str)
+    if named and any(word in strategy for word in _OWN_PROCESSES):
+        return 0
+    probe = "auto" if named else copy.deepcopy(strategy)
+    trainer = quiet_trainer(accelerator, devices, probe)
+    if not isinstance(trainer.accelerator, CPUAccelerator | CUDAAccelerator):
+        return 0
+    # The launcher that runs the program again knows its environment; those that fork or spawn have none.
+    if not named and not hasattr(trainer.strategy.launcher, "cluster_environment"):
+        return 0
+    if num_nodes > 1:
+        raise ConfigError(
+            f"Expected one process for each device of {num_nodes} nodes, but this one was started alone; start it on "
+            "every node with torchrun or through SLURM."
+        )
+    count: int = trainer.num_devices
+    return 0 if strategy == "auto" and count == 1 else count
+
+
+def quiet_trainer(
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    strategy: str | Strategy = "auto",
+    precision: Any = "32-true",
+    **arguments: Any,
+) -> Trainer:
+    """A Trainer without logger, checkpoint, bar or summary, for work that reports in another way."""
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    quiet: dict[str, Any] = {**dict.fromkeys(off, False), "num_sanity_val_steps": 0}
+    return Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        strategy=resolve_strategy(strategy),
+        precision=precision,
+        **(quiet | arguments),
+    )
+
+
