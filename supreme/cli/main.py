@@ -128,6 +128,9 @@ class SupremeCLI(LightningCLI):
         self.config = parser.parse_args([command, *write_out(words)])
         if self.recipe_said:
             say(self.recipe_said)
+        epochs = self.config[command]["trainer"]["max_epochs"]
+        if command == "fit" and epochs is not None and epochs < 1:
+            raise ConfigError(f"Expected trainer.max_epochs >= 1, got {epochs}; every epoch is one pass over the data.")
         if self.config[command].get("ckpt_path"):
             self._look_into_checkpoint(self.config[command])
 

@@ -92,6 +92,11 @@ def test_configuration_files(text, texts, supreme, inside):
     assert [path.name for path in inside.iterdir()] == ["mine.yaml"]
 
 
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_no_epochs(epochs, supreme, refused):
+    refused(supreme("fit", f"--trainer.max_epochs={epochs}", *QUIET), "max_epochs >= 1", f"got {epochs}")
+
+
 @pytest.mark.parametrize("command", ["unlearn", "fit"])
 def test_folders_of_images(command, supreme, refused, inside, pictures):
     method = ("--method=SSD",) if command == "unlearn" else ("--trainer.max_epochs=1",)
