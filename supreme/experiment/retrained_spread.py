@@ -1,0 +1,242 @@
+"""M_r as a distribution: gaps in its standard deviations, and what another M_r would get."""
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from supreme.errors import DataError
+from supreme.experiment.run_columns import PLACE, SEEDS, require
+from supreme.experiment.statistics import SINGLE, summary, t_quantile
+
+Array: TypeAlias = NDArray[np.float64]
+
+RETRAIN = "Retrain"
+MODEL_SEEDS = SEEDS[:2]
+
+
+def retrained_spread(
+    data: pd.DataFrame, metrics: Sequence[str], *, by: Sequence[str] = (*PLACE, "target")
+) -> pd.DataFrame:
+    """Mean and sample standard deviation of every metric over the retrained models of a target.
+
+    Evaluations of one model are averaged first.
+
+    Args:
+        data: one row per run; the Retrain runs count.
+        metrics: columns of values.
+        by: columns whose values tell targets apart.
+
+    Returns:
+        One row per target and metric: the target, ``metric``, ``mean``, ``std`` (NaN for a single model), ``n``
+        (models) and ``kind`` ("spread", or "single seed").
+
+    Raises:
+        DataError: if a column is missing.
+
+    Example:
+        >>> data = pd.DataFrame({"method": ["Retrain"] * 3, "training_seed": [1, 2, 3], "unlearning_seed": [1, 2, 3]})
+        >>> spread = retrained_spread(data.assign(mia=[1.0, 2.0, 3.0]), ["mia"], by=["method"])
+        >>> spread[["mean", "std"]].loc[0].tolist()
+        [2.0, 1.0]
+    """
+    rows: list[dict[Hashable, Any]] = []
+    for group, metric, models in _models(data, metrics, by):
+        mean, std, n = summary(models)
+        kind = "spread" if n > 1 else SINGLE
+        rows.append({**group, "metric": metric, "mean": mean, "std": _number(std), "n": n, "kind": kind})
+    return pd.DataFrame(rows, columns=[*by, "metric", "mean", "std", "n", "kind"])
+
+
+def gap_z(data: pd.DataFrame, metrics: Sequence[str], *, by: Sequence[str] = (*PLACE, "target")) -> pd.DataFrame:
+    """Every gap in standard deviations of M_r: ``(value(M_u) - value(M_r)) / std of value(M_r) over seeds``.
+
+    M_r in the gap is the one with the same seeds; the standard deviation (divisor n - 1) is over all retrained models
+    of the target. Where M_r does not vary, a gap of 0 is 0 and any other is infinite.
+
+    Args:
+        data: one row per run; the Retrain runs among them.
+        metrics: columns of values (not of gaps).
+        by: columns whose values tell targets apart.
+
+    Returns:
+        One column ``<metric>_gap_z`` per metric, with the index of ``data``; NaN where the gap or the spread of M_r is
+        unknown, as it is for a single M_r.
+
+    Raises:
+        DataError: if a column is missing.
+
+    Reference:
+        Glass 1976, Educational Researcher 5 (a difference in standard deviations of the reference).
+
+    Example:
+        >>> data = pd.DataFrame({"method": ["Retrain"] * 2 + ["SSD"] * 2, "target": "3", "mia": [1.0, 3.0, 2.0, 5.0]})
+        >>> data = data.assign(training_seed=[1, 2] * 2, unlearning_seed=[1, 2] * 2, evaluation_seed=[1, 2] * 2)
+        >>> gap_z(data, ["mia"], by=["target"])["mia_gap_z"].round(3).tolist()
+        [0.0, 0.0, 0.707, 1.414]
+    """
+    require(data, [*by, *SEEDS, "method", *metrics])
+    keys = [*by, *SEEDS]
+    spreads = retrained_spread(data, metrics, by=by)
+    retrained = data[data["method"] == RETRAIN].groupby(keys, dropna=False)[list(metrics)].mean()
+    result = pd.DataFrame(index=data.index)
+    for metric in metrics:
+        same = data[keys].merge(retrained[[metric]], how="left", left_on=keys, right_index=True)[metric].to_numpy()
+        spread = spreads[spreads["metric"] == metric]
+        std = data[list(by)].merge(spread, how="left", on=list(by))["std"].to_numpy(dtype=np.float64)
+        gap = data[metric].to_numpy(dtype=np.float64) - same
+        with np.errstate(divide="ignore", invalid="ignore"):
+            result[f"{metric}_gap_z"] = np.where((gap == 0) & (std == 0), 0.0, gap / std)
+    return result
+
+
+def audit_retrained(
+    data: pd.DataFrame, metrics: Sequence[str], *, by: Sequence[str] = (*PLACE, "target"), level: float = 0.95
+) -> pd.DataFrame:
+    """Every retrained model held out against the others: what a method would get that is as good as retraining.
+
+    For n models with values x: ``gap = x_i - m`` and ``z = gap / s`` with the mean m and standard deviation s of the
+    others, and ``p`` from ``gap / (s sqrt(1 + 1 / (n - 1)))``, which has Student's t distribution with n - 2 degrees
+    of freedom when all are normal. ``flagged`` says that p is below 1 - level; a share of 1 - level should be.
+
+    Args:
+        data: one row per run; the Retrain runs count. Evaluations of one model are averaged first.
+        metrics: columns of values.
+        by: columns whose values tell targets apart.
+        level: share of retrained models that are not to be flagged.
+
+    Returns:
+        One row per target, metric and model: the target, ``metric``, its seeds, ``value``, ``others_mean``,
+        ``others_std``, ``gap``, ``z``, ``p``, ``flagged``, ``n`` and ``kind``. With fewer than three models z and p
+        are NaN and ``kind`` is "too few seeds" ("single seed" for one).
+
+    Raises:
+        DataError: if a column is missing.
+
+    Reference:
+        Efron, Tibshirani 1993, chapter 11 (leave one out); Hahn, Meeker 1991, Statistical Intervals (prediction of
+        one more value).
+
+    Example:
+        >>> data = pd.DataFrame({"method": "Retrain", "training_seed": [1, 2, 3, 4], "unlearning_seed": [1, 2, 3, 4]})
+        >>> audit = audit_retrained(data.assign(mia=[1.0, 2.0, 3.0, 9.0]), ["mia"], by=["method"])
+        >>> audit["z"].round(2).tolist(), audit["flagged"].tolist()
+        ([-0.97, -0.56, -0.23, 7.0], [False, False, False, True])
+    """
+    threshold = 1 - level
+    t_quantile(level, 1.0)
+    tables = []
+    for group, metric, models in _models(data, metrics, by):
+        table, values = models.rename("value").reset_index(), np.asarray(models, dtype=np.float64)
+        held = [_held_out(values, place) for place in range(len(values))]
+        table[["others_mean", "others_std", "gap", "z", "p"]] = held
+        table["flagged"] = table["p"] < threshold
+        kind = {1: SINGLE, 2: "too few seeds"}.get(len(models), "audit")
+        tables.append(table.assign(metric=metric, n=len(models), kind=kind, **{str(k): v for k, v in group.items()}))
+    numbers = ["value", "others_mean", "others_std", "gap", "z", "p", "flagged", "n", "kind"]
+    names = list(dict.fromkeys([*by, "metric", *MODEL_SEEDS, *numbers]))
+    return pd.concat(tables, ignore_index=True)[names] if tables else pd.DataFrame(columns=names)
+
+
+def audit_summary(audit: pd.DataFrame, *, by: Sequence[str] = (*PLACE, "target")) -> pd.DataFrame:
+    """What "perfect" looks like: the gaps of held-out retrained models, per target and metric.
+
+    Args:
+        audit: what :func:`audit_retrained` returns.
+        by: columns whose values tell targets apart.
+
+    Returns:
+        One row per target and metric: ``n`` (models), ``gap_size`` (mean of |gap|), ``largest_gap``, ``z_size`` (mean
+        of |z|), ``flagged`` (share of models, NaN where none can be judged) and ``kind``.
+
+    Example:
+        >>> data = pd.DataFrame({"method": "Retrain", "training_seed": [1, 2, 3, 4], "unlearning_seed": [1, 2, 3, 4]})
+        >>> audit = audit_retrained(data.assign(mia=[1.0, 2.0, 3.0, 9.0]), ["mia"], by=["method"])
+        >>> audit_summary(audit, by=["method"])[["gap_size", "flagged"]].loc[0].tolist()
+        [3.5, 0.25]
+    """
+    rows: list[dict[Hashable, Any]] = []
+    for names, models in audit.groupby([*by, "metric"], sort=False, dropna=False):
+        judged = models[models["p"].notna()]
+        sizes: dict[Hashable, Any] = {"gap_size": models["gap"].abs().mean(), "largest_gap": models["gap"].abs().max()}
+        share = float(judged["flagged"].mean()) if len(judged) else math.nan
+        group: dict[Hashable, Any] = dict(zip([*by, "metric"], names, strict=True))
+        z_size = models["z"].abs().mean()
+        rows.append(
+            {**group, "n": len(models), **sizes, "z_size": z_size, "flagged": share, "kind": models["kind"].iloc[0]}
+        )
+    return pd.DataFrame(rows, columns=[*by, "metric", "n", "gap_size", "largest_gap", "z_size", "flagged", "kind"])
+
+
+def audit_distances(distances: Array, values: Iterable[float] = ()) -> pd.DataFrame:
+    """The same for distances to M_r, of which every pair of retrained models has one.
+
+    A held-out model's value is the mean of its distances to all others, as a method's value is the mean of its
+    distances to retrained models. A method's ``z`` says how far it lies beyond retrained models, in their standard
+    deviations.
+
+    Args:
+        distances: (n, n), entry [i, j] is the distance of model i from M_r number j; the diagonal is not read.
+        values: distances of methods (or of one method's seeds) from M_r, to be put beside them.
+
+    Returns:
+        One row per retrained model and then per value: ``held_out`` (the number of the model, -1 for a value),
+        ``value``, ``z`` (against the other retrained models; NaN with fewer than three of them) and ``n``.
+
+    Raises:
+        DataError: if the matrix is not square.
+
+    Example:
+        >>> table = audit_distances(np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]]), [4.0])
+        >>> table["value"].tolist(), float(table["z"].iloc[-1])
+        ([1.5, 2.0, 2.5, 4.0], 4.0)
+    """
+    table = np.asarray(distances, dtype=np.float64)
+    if table.ndim != 2 or table.shape[0] != table.shape[1]:
+        raise DataError(f"Expected a square matrix of distances between retrained models, got shape {table.shape}.")
+    n = len(table)
+    off = np.where(np.eye(n, dtype=bool), 0.0, table)
+    own = np.asarray(off.sum(axis=1) / max(n - 1, 1) if n > 1 else np.full(n, math.nan), dtype=np.float64)
+    rows = [(place, own[place], _held_out(own, place)[3], n) for place in range(n)]
+    mean, std, _ = summary(own.tolist())
+    rows += [(-1, value, _ratio(value - mean, _number(std)) if n > 2 else math.nan, n) for value in values]
+    return pd.DataFrame(rows, columns=["held_out", "value", "z", "n"])
+
+
+def _models(
+    data: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]
+) -> "Iterable[tuple[dict[Hashable, Any], str, pd.Series[float]]]":
+    """Target, metric and value of every retrained model, by its seeds."""
+    require(data, [*by, *MODEL_SEEDS, "method", *metrics])
+    for names, runs in data[data["method"] == RETRAIN].groupby(list(by), sort=False, dropna=False):
+        for metric in metrics:
+            models = runs[runs[metric].notna()].groupby(list(MODEL_SEEDS), sort=True)[metric].mean()
+            if len(models):
+                yield dict(zip(by, names, strict=True)), metric, models
+
+
+def _held_out(values: Array, place: int) -> tuple[float, float, float, float, float]:
+    """Mean and std of the others, gap, z and p of one value."""
+    others = np.delete(values, place)
+    mean, std, n = summary(others.tolist())
+    gap = float(values[place]) - mean
+    if std is None:
+        return mean, math.nan, gap, math.nan, math.nan
+    z = _ratio(gap, std)
+    t = abs(z) / math.sqrt(1 + 1 / n)
+    return mean, std, gap, z, 2 * float(special.stdtr(n - 1, -t))
+
+
+def _ratio(gap: float, std: float) -> float:
+    """The gap in standard deviations; 0 / 0 is 0."""
+    if std == 0:
+        return math.copysign(math.inf, gap) if gap else 0.0
+    return gap / std
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

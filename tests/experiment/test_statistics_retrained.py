@@ -1,0 +1,152 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from supreme.errors import DataError
+from supreme.experiment.retrained_spread import (
+    audit_distances,
+    audit_retrained,
+    audit_summary,
+    gap_z,
+    retrained_spread,
+)
+
+SEEDS = ["training_seed", "unlearning_seed", "evaluation_seed"]
+
+
+def runs(seeds=5, unlearning=1, evaluation=1, seed=0):
+    """Records of M_r and one method; every M_r has a value of its own, whatever the evaluation seed."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for target in "ab":
+        for t in range(seeds):
+            for u in range(unlearning):
+                model = rng.normal()
+                for e in range(evaluation):
+                    place = ("D", "M", "FullClass", target, t, 100 * t + u, 10_000 * t + 100 * u + e)
+                    rows += [(*place, "Retrain", model), (*place, "SSD", model + rng.normal())]
+    return pd.DataFrame(rows, columns=["dataset", "model", "scenario", "target", *SEEDS, "method", "mia"])
+
+
+def models(data, target):
+    chosen = data[(data["method"] == "Retrain") & (data["target"] == target)]
+    return chosen.drop_duplicates(SEEDS[:2])["mia"].to_numpy()
+
+
+@pytest.mark.parametrize(("unlearning", "evaluation"), [(1, 1), (2, 3)])
+def test_the_spread_is_over_models_not_over_evaluations(unlearning, evaluation):
+    data = runs(4, unlearning, evaluation)
+    spread = retrained_spread(data, ["mia"]).set_index("target")
+    values = models(data, "b")
+    assert spread.loc["b", "n"] == len(values) == 4 * unlearning
+    assert spread.loc["b", "mean"] == pytest.approx(values.mean())
+    assert spread.loc["b", "std"] == pytest.approx(values.std(ddof=1))
+
+
+def test_gaps_are_those_of_the_same_run_in_spreads_of_the_target():
+    data = runs(5, 2, 2)
+    got = gap_z(data, ["mia"])["mia_gap_z"]
+    for place, run in data.iterrows():
+        same = data[(data["method"] == "Retrain") & (data["target"] == run["target"])]
+        same = same[(same[SEEDS] == run[SEEDS].tolist()).all(axis=1)]["mia"].item()
+        want = (run["mia"] - same) / models(data, run["target"]).std(ddof=1)
+        assert got[place] == pytest.approx(want)
+
+
+def test_gaps_keep_the_order_of_the_rows():
+    data = runs()
+    shuffled = data.sample(frac=1.0, random_state=1)
+    assert gap_z(shuffled, ["mia"])["mia_gap_z"].sort_index().equals(gap_z(data, ["mia"])["mia_gap_z"])
+
+
+def test_a_single_retrained_model_has_no_spread():
+    data = runs(1)
+    spread = retrained_spread(data, ["mia"])
+    assert set(spread["kind"]) == {"single seed"}
+    assert spread["std"].isna().all()
+    assert gap_z(data, ["mia"])["mia_gap_z"].isna().all()
+    audit = audit_retrained(data, ["mia"])
+    assert set(audit["kind"]) == {"single seed"}
+    assert audit[["others_mean", "gap", "z", "p"]].isna().all(axis=None)
+    assert not audit["flagged"].any()
+    assert math.isnan(audit_summary(audit)["flagged"].iloc[0])
+
+
+def test_a_metric_that_retrained_models_agree_on():
+    data = pd.DataFrame({"method": ["Retrain"] * 3 + ["SSD"] * 3, "mia": [0.0, 0.0, 0.0, 0.0, 0.5, -0.5]})
+    data = data.assign(target="3", **{name: [1, 2, 3] * 2 for name in SEEDS})
+    assert gap_z(data, ["mia"], by=["target"])["mia_gap_z"].tolist() == [0, 0, 0, 0, math.inf, -math.inf]
+
+
+def test_a_method_without_its_retrained_model_has_no_gap():
+    data = runs(4)
+    without = data[~((data["method"] == "Retrain") & (data["training_seed"] == 2))]
+    missing = gap_z(without, ["mia"])["mia_gap_z"].isna()
+    assert missing.equals(without["training_seed"] == 2)
+
+
+def test_held_out_models_are_compared_with_the_others():
+    data = runs(6)
+    values = models(data, "a")
+    audit = audit_retrained(data, ["mia"])
+    audit = audit[audit["target"] == "a"].reset_index(drop=True)
+    for place in range(6):
+        others = np.delete(values, place)
+        row = audit.loc[place]
+        assert row["value"] == values[place]
+        assert row["gap"] == pytest.approx(values[place] - others.mean())
+        assert row["z"] == pytest.approx((values[place] - others.mean()) / others.std(ddof=1))
+        # The two-sample t-test of one value against the others is the same test.
+        assert row["p"] == pytest.approx(stats.ttest_ind(others, values[place : place + 1]).pvalue)
+    assert (audit["n"] == 6).all()
+    assert (audit["kind"] == "audit").all()
+
+
+def test_retrained_models_are_flagged_as_often_as_they_should_be():
+    audit = audit_retrained(runs(1000, seed=3).assign(target=lambda frame: frame["training_seed"] // 8), ["mia"])
+    assert audit["n"].value_counts().index.tolist() == [8]
+    assert audit["flagged"].mean() == pytest.approx(0.05, abs=0.012)
+    summary = audit_summary(audit)
+    assert summary["flagged"].mean() == pytest.approx(audit["flagged"].mean())
+    one = audit[audit["target"] == 7]
+    row = summary[summary["target"] == 7].iloc[0]
+    assert row["gap_size"] == pytest.approx(one["gap"].abs().mean())
+    assert row["largest_gap"] == one["gap"].abs().max()
+
+
+def test_two_models_are_too_few_to_judge():
+    audit = audit_retrained(runs(2), ["mia"])
+    assert set(audit["kind"]) == {"too few seeds"}
+    assert audit["gap"].notna().all()
+    assert audit[["z", "p"]].isna().all(axis=None)
+
+
+def test_distances_between_retrained_models():
+    rng = np.random.default_rng(4)
+    weights = rng.normal(size=(6, 20))
+    distances = np.linalg.norm(weights[:, None] - weights[None, :], axis=2)
+    table = audit_distances(distances, [9.0, 5.0])
+    own = np.array([np.delete(distances[place], place).mean() for place in range(6)])
+    assert table["value"].to_numpy() == pytest.approx([*own, 9.0, 5.0])
+    assert table["held_out"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1]
+    assert table["z"].iloc[6] == pytest.approx((9.0 - own.mean()) / own.std(ddof=1))
+    others = np.delete(own, 2)
+    assert table["z"].iloc[2] == pytest.approx((own[2] - others.mean()) / others.std(ddof=1))
+    np.fill_diagonal(distances, math.nan)
+    assert audit_distances(distances, [9.0, 5.0]).equals(table)
+
+
+def test_few_retrained_models_have_distances_but_no_spread():
+    assert audit_distances(np.array([[0.0, 2.0], [2.0, 0.0]]), [3.0])["z"].isna().all()
+    assert audit_distances(np.zeros((1, 1)), [3.0])["value"].isna().tolist() == [True, False]
+    with pytest.raises(DataError, match="square"):
+        audit_distances(np.zeros((2, 3)))
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(DataError, match="'zrf'"):
+        gap_z(runs(), ["zrf"])
+    assert audit_retrained(runs().iloc[:0], ["mia"]).empty
