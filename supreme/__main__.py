@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("run", "compare methods over many seeds: run quickstart"),
     "status": ("status", "where a plan stands"),
     "report": ("report", "tables, plots and one page from the results of a plan"),
+    "gc": ("gc", "remove checkpoints that no plan refers to"),
     "list": ("list", "methods, metrics, scenarios, datasets, models or corrections"),
 }
 INTERRUPTED = 130

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,14 @@ from torch.utils.data import Dataset
 
 from supreme.callbacks import ElapsedTime, PeakMemory, Utilisation
 from supreme.components import load, resolve
-from supreme.distributed import full_state_dict, hushed, quiet_trainer
+from supreme.distributed import evaluation_strategy, full_state_dict, hushed, quiet_trainer, ranks_needed
+from supreme.distributed import matmul_precision as set_matmul_precision
 from supreme.errors import ConfigError, DataError, nearest
 from supreme.evaluation import Evaluation
 from supreme.methods.base import UnlearningMethod
 from supreme.metrics.base import EvaluationMetric
 from supreme.models.build import reinitialise
+from supreme.ranks import in_ranks, launched
 from supreme.scenarios.given_sets import GivenSets
 from supreme.scenarios.source import length, pair
 from supreme.seeding import derive, isolated
@@ -59,14 +61,22 @@ def unlearn(
     strategy: str | Strategy = "auto",
     precision: Any = "32-true",
     num_workers: int = 0,
+    matmul_precision: str | None = None,
     **arguments: Any,
 ) -> Unlearned:
     """Remove the influence of a forget set from a trained classifier.
 
+    On several devices, or with a strategy that needs a group of processes, these are started for the call and end with
+    it; this process joins none. They import the calling script, so its work has to stand under
+    ``if __name__ == "__main__":``, and classes must lie in a module. A program started with torchrun or srun is such a
+    group already.
+
     Args:
-        model: images (N, C, H, W) -> logits (N, K); left untouched.
+        model: images (N, C, H, W) -> logits (N, K); left untouched. Every process holds it whole in host memory until
+            the strategy has split it, which a network that a plan or the command line names does not cost.
         method: name (``"LFSSD"``), dotted path, class or instance of an :class:`UnlearningMethod`; an instance works
-            on a copy of the original that it was made with, and keeps its own seed.
+            on a copy of the original that it was made with, and keeps its own seed. With several processes the
+            instance itself stays as it is.
         forget: D_f, a Dataset of (image tensor (C, H, W), class); served as it is, without any transform.
         retain: D_r, likewise.
         num_classes: number of logits; None asks the model with one image.
@@ -76,9 +86,11 @@ def unlearn(
         seed: unlearning seed s_u; the global random generators are left as they were.
         accelerator: as in ``lightning.Trainer``.
         devices: as in ``lightning.Trainer``.
-        strategy: as in ``lightning.Trainer``; ``"fsdp"`` is FSDP2.
+        strategy: as in ``lightning.Trainer``; ``"fsdp"`` is FSDP2, ``"deepspeed_stage_1"`` to ``"_3"`` run on CPUs too.
         precision: as in ``lightning.Trainer``.
         num_workers: processes that read ahead, for datasets that are not in memory.
+        matmul_precision: how exactly float32 matrices are multiplied: ``"highest"``, or on tensor cores ``"high"`` or
+            ``"medium"``; None leaves torch's setting.
         arguments: the method's own arguments; not allowed with an instance.
 
     Returns:
@@ -102,27 +114,18 @@ def unlearn(
     """
     if batch_size is not None and _takes(method, "batch_size"):
         arguments.setdefault("batch_size", batch_size)
-    clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
-    with hushed(), isolated(seed):
-        scenario = GivenSets(
-            forget,
-            retain,
-            count_classes(model, retain) if num_classes is None else num_classes,
-            forget_classes=_classes(forget_class),
-            batch_size=64 if batch_size is None else batch_size,
-            shuffle=shuffle,
-            num_workers=num_workers,
-        )
-        module = make_method(method, model, {"seed": seed, **arguments}, explicit=bool(arguments))
-        trainer = quiet_trainer(
-            accelerator, devices, strategy, precision, callbacks=[clock, memory, load_], max_epochs=1
-        )
-        trainer.fit(module, datamodule=scenario)
-        state = full_state_dict(module.model)
-    # Where the Trainer started processes of its own, what they measured comes back in its metrics alone.
-    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    for callback in (clock, memory, load_):
-        found.update({name: value for name, value in callback.resources().items() if value is not None})
+    sets = {
+        "forget": forget,
+        "retain": retain,
+        "num_classes": num_classes,
+        "forget_classes": _classes(forget_class),
+        "batch_size": 64 if batch_size is None else batch_size,
+        "shuffle": shuffle,
+        "num_workers": num_workers,
+    }
+    trainer = {"accelerator": accelerator, "devices": devices, "strategy": strategy, "precision": precision}
+    about = method, sets, {"seed": seed, **arguments}, bool(arguments)
+    state, found = _here_or_in_ranks(_unlearned, trainer, matmul_precision, model, *about)
     names = ("time_s", "peak_memory_bytes", "utilisation")
     return Unlearned(_like_before(model, state), *(found.get(name) for name in names))
 
@@ -145,8 +148,9 @@ def evaluate(
     strategy: str | Strategy = "auto",
     precision: Any = "32-true",
     num_workers: int = 0,
+    matmul_precision: str | None = None,
 ) -> dict[str, float]:
-    """Compare an unlearned model with the retrained one.
+    """Compare an unlearned model with the retrained one; several devices are used as by :func:`unlearn`.
 
     Args:
         unlearned: M_u.
@@ -163,9 +167,11 @@ def evaluate(
         seed: evaluation seed s_e; drives the attack's folds only.
         accelerator: as in ``lightning.Trainer``.
         devices: as in ``lightning.Trainer``.
-        strategy: as in ``lightning.Trainer``; ``"fsdp"`` is FSDP2.
+        strategy: as in ``lightning.Trainer``; ``"fsdp"`` is FSDP2; what was trained under DeepSpeed is evaluated as DDP
+            (stages 1 and 2) or FSDP2 (stage 3).
         precision: as in ``lightning.Trainer``.
         num_workers: processes that read ahead, for datasets that are not in memory.
+        matmul_precision: as for :func:`unlearn`.
 
     Returns:
         Values by key: ``<set>/<metric>`` with set ``whole``, ``retain`` or ``forget``, else ``<metric>``;
@@ -176,29 +182,76 @@ def evaluate(
         DataError: if a set is empty or its items are not (image tensor, class).
     """
     chosen = None if metrics is None else [make_metric(metric, seed) for metric in metrics]
-    with hushed(), isolated(seed):
-        scenario = GivenSets(
-            forget_train,
-            retain_train,
-            count_classes(unlearned, retain_test),
-            forget_test=forget_test,
-            retain_test=retain_test,
-            evaluation_batch_size=batch_size,
-            num_workers=num_workers,
-        )
-        request = scenario.request.fingerprint
-        teacher = _teacher(unlearned, derive(request, "incompetent teacher")) if incompetent is None else incompetent
-        evaluation = Evaluation(
-            copy.deepcopy(unlearned),
-            retrained=copy.deepcopy(retrained),
-            original=copy.deepcopy(original),
-            incompetent=copy.deepcopy(teacher),
-            metrics=chosen,
-            random=forget_test is None,
-            seed=seed,
-        )
-        trainer = quiet_trainer(accelerator, devices, strategy, precision)
-        trainer.test(evaluation, datamodule=scenario, verbose=False)
+    sets = {
+        "forget": forget_train,
+        "retain": retain_train,
+        "forget_test": forget_test,
+        "retain_test": retain_test,
+        "evaluation_batch_size": batch_size,
+        "num_workers": num_workers,
+    }
+    models = {"unlearned": unlearned, "retrained": retrained, "original": original, "incompetent": incompetent}
+    trainer = {"accelerator": accelerator, "devices": devices, "precision": precision}
+    trainer |= {"strategy": evaluation_strategy(strategy)}
+    scores: dict[str, float] = _here_or_in_ranks(_evaluated, trainer, matmul_precision, models, sets, chosen, seed)
+    return scores
+
+
+def _here_or_in_ranks(
+    work: Callable[..., Any], trainer: Mapping[str, Any], precision: str | None, *arguments: Any
+) -> Any:
+    """Do the work in this process, or in a group of processes where the Trainer needs one."""
+    with hushed():
+        count = 0 if launched() else ranks_needed(trainer["accelerator"], trainer["devices"], trainer["strategy"])
+    share = work, trainer, precision, *arguments
+    return in_ranks(count, _hushed_work, *share) if count else _hushed_work(*share)
+
+
+def _hushed_work(work: Callable[..., Any], trainer: Mapping[str, Any], precision: str | None, *arguments: Any) -> Any:
+    with hushed(), set_matmul_precision(precision):
+        return work(trainer, *arguments)
+
+
+def _unlearned(
+    trainer_arguments: Mapping[str, Any],
+    model: nn.Module,
+    method: str | type[UnlearningMethod] | UnlearningMethod,
+    sets: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    explicit: bool,
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """State of M_u, and what it cost."""
+    clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
+    with isolated(arguments["seed"]):
+        classes = count_classes(model, sets["retain"]) if sets["num_classes"] is None else sets["num_classes"]
+        scenario = GivenSets(**{**sets, "num_classes": classes})
+        module = make_method(method, model, arguments, explicit)
+        trainer = quiet_trainer(**trainer_arguments, callbacks=[clock, memory, load_], max_epochs=1)
+        trainer.fit(module, datamodule=scenario)
+        state = full_state_dict(module.model)
+    # Where the Trainer started processes of its own, what they measured comes back in its metrics alone.
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for callback in (clock, memory, load_):
+        found.update({name: value for name, value in callback.resources().items() if value is not None})
+    return state, found
+
+
+def _evaluated(
+    trainer_arguments: Mapping[str, Any],
+    models: Mapping[str, nn.Module],
+    sets: Mapping[str, Any],
+    metrics: Sequence[EvaluationMetric] | None,
+    seed: int,
+) -> dict[str, float]:
+    """The scores."""
+    with isolated(seed):
+        scenario = GivenSets(num_classes=count_classes(models["unlearned"], sets["retain_test"]), **sets)
+        given: dict[str, Any] = {name: copy.deepcopy(model) for name, model in models.items()}
+        if given["incompetent"] is None:
+            key = derive(scenario.request.fingerprint, "incompetent teacher")
+            given["incompetent"] = _teacher(models["unlearned"], key)
+        evaluation = Evaluation(**given, metrics=metrics, random=sets["forget_test"] is None, seed=seed)
+        quiet_trainer(**trainer_arguments).test(evaluation, datamodule=scenario, verbose=False)
     return evaluation.scores
 
 

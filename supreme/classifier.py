@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from supreme.batch_norm import set_filler
 from supreme.distributed import DistributedModule, all_sum
 from supreme.errors import ConfigError
 from supreme.models.build import NetworkSpec, build
+from supreme.precision import TRAINS, check_use
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class ImageClassifier(DistributedModule):
     Args:
         network: an nn.Module (images (N, C, H, W) -> logits (N, K)), or its specification, which is built for the
             data's classes with initial weights drawn from ``seed``. None is ResNet18. Checkpoints give the
-            specification, and the recipe, as mappings.
+            specification, and the recipe, as mappings. Under FSDP2 a specification is built whole on rank 0's host
+            alone and no device ever holds more than its share; a module is whole on every rank's host first.
         recipe: how it is trained.
         seed: training seed s_t; keys initial weights, order and augmentation.
         num_classes: number of logits of a specification; None asks the data.
@@ -166,8 +169,11 @@ class ImageClassifier(DistributedModule):
         """Build the network for the data's classes, where only its specification is given.
 
         Raises:
-            ConfigError: if nothing tells the number of classes, or the network was made for another one.
+            ConfigError: if nothing tells the number of classes, the network was made for another one, or it is to be
+                trained in a precision that has no gradients.
         """
+        if stage == "fit":
+            check_use("Training", TRAINS, self.trainer.precision)
         request = getattr(getattr(self.trainer, "datamodule", None), "request", None)
         if "model" in self._modules:
             if request is not None and self.num_classes not in (None, request.num_classes):
@@ -179,7 +185,7 @@ class ImageClassifier(DistributedModule):
         if request is None or self.network_spec is None:
             raise ConfigError("Expected a scenario or num_classes, so that the network's outputs can be counted.")
         self.num_classes = self.hparams["num_classes"] = request.num_classes
-        self.model = build(self.network_spec, request.num_classes, self.seed)
+        self.model = self.laid_out(partial(build, self.network_spec, request.num_classes, self.seed))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""

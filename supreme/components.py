@@ -56,6 +56,7 @@ class Component:
         summary: first line of its docstring.
         paper: authors, year and arXiv number, "" if none.
         needs: what it cannot work without, in the words of its kind.
+        precisions: kinds of precision in which a method works; empty where its file does not tell.
         aliases: further short names.
         arguments: names that its constructor takes, None when its file does not tell them all.
         plugin: entry point that announced it, "" for a component of this package.
@@ -68,6 +69,7 @@ class Component:
     summary: str = ""
     paper: str = ""
     needs: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     arguments: tuple[str, ...] | None = None
     plugin: str = ""
@@ -337,6 +339,7 @@ def _component(kind: Kind, definition: Definition, known: Mapping[str, Definitio
         summary=definition.summary,
         paper=str(literals.get("paper", "")),
         needs=_words(literals.get("needs", ())),
+        precisions=_words(literals.get("precisions", ())),
         aliases=_words((definition.literals or {}).get("aliases", ())),
         arguments=_arguments(ancestry),
         random=bool(literals.get("random", False)),

@@ -32,6 +32,10 @@ class NotApplicableError(SupremeError):
     """A method needs something that the forget request does not have, for example a class to forget."""
 
 
+class RankError(SupremeError, RuntimeError):
+    """One of several processes that work together ended without saying why."""
+
+
 class UnknownNameError(ConfigError):
     """A name is not known.
 

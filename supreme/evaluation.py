@@ -15,6 +15,7 @@ from supreme.errors import CheckpointError
 from supreme.metrics.base import EvaluationMetric
 from supreme.metrics.suite import Suite, default_metrics
 from supreme.metrics.table import Table
+from supreme.precision import kind_of
 
 
 class Outputs(NamedTuple):
@@ -131,6 +132,7 @@ class Evaluation(DistributedModule):
         if retrained is not None or "retrained" in self.given:
             self._needed["retrained"] |= self.suite.parts("unlearned")  # M_r's own values, for the gaps
         self._tables = nn.ModuleDict()
+        self._replaced = False
 
     @property
     def input_spec(self) -> dict[str, Any] | None:
@@ -141,6 +143,12 @@ class Evaluation(DistributedModule):
     def parts(self) -> frozenset[str]:
         """Names of :data:`supreme.batch.PARTS` to be served; one at least, or Lightning would skip the test."""
         return frozenset[str]().union(*self._needed.values()) or frozenset({"retain_test"})
+
+    def setup(self, stage: str) -> None:
+        """Compare weights before a precision replaces layers by such as keep them in another form."""
+        self._replaced = kind_of(self.trainer.precision) != "float"
+        if self._replaced:
+            self._compare_weights()
 
     def on_test_start(self) -> None:
         """Move the reference models to the device."""
@@ -163,12 +171,9 @@ class Evaluation(DistributedModule):
 
     def on_test_epoch_end(self) -> None:
         """Compute the values, and the gap to M_r of those that have one."""
-        models: dict[str, nn.Module] = {"unlearned_model": self.model}
-        if self.retrained is not None:
-            models["retrained_model"] = self.retrained.model
+        if not self._replaced:
+            self._compare_weights()
         if self.suite.copies:
-            reshard(*models.values())
-            self.suite.update_models(models)
             self.scores = self.suite.compute()
         self.outputs = {name: self._rows(table) for name, table in self._tables.items()}
         if "retrained" in self.outputs and self.scores:
@@ -178,6 +183,14 @@ class Evaluation(DistributedModule):
 
     def configure_optimizers(self) -> None:
         """Nothing is trained."""
+
+    def _compare_weights(self) -> None:
+        models: dict[str, nn.Module] = {"unlearned_model": self.model}
+        if self.retrained is not None:
+            models["retrained_model"] = self.retrained.model
+        if self.suite.copies:
+            reshard(*models.values())
+            self.suite.update_models(models)
 
     def _rows(self, table: Any) -> Outputs:
         rows: Tensor = table.compute().reshape(-1, 2 + table.width)

@@ -172,9 +172,11 @@ def whole_norm(parameter: Tensor, piece: Tensor) -> Tensor:
 
 
 def loss_scale(module: LightningModule) -> float:
-    """Factor by which the precision plug-in multiplies gradients (16-mixed), else 1."""
+    """Factor by which the precision plug-in, or DeepSpeed's optimiser, multiplies gradients (16-mixed), else 1."""
     scaler = getattr(module.trainer.precision_plugin, "scaler", None)
-    return float(scaler.get_scale()) if scaler is not None else 1.0
+    if scaler is not None:
+        return float(scaler.get_scale())
+    return float(next((getattr(optimizer, "loss_scale", 1.0) for optimizer in module.trainer.optimizers), 1.0))
 
 
 def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
@@ -182,10 +184,15 @@ def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
     if any(layout(p) == "flat" for p in module.parameters()):
         gathered = importlib.import_module("deepspeed").zero.GatheredParameters
         with gathered(list(module.parameters())):
-            return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
-    state = module.state_dict().items()
+            return {name: value.detach().cpu().clone() for name, value in _state(module)}
+    state = _state(module)
     whole = ((name, value.full_tensor() if isinstance(value, DTensor) else value) for name, value in state)
     return {name: value.detach().cpu().clone() for name, value in whole}
+
+
+def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights and buffers without what layers of a precision keep beside them (transformer-engine's scales)."""
+    return ((name, value) for name, value in module.state_dict().items() if not name.endswith("_extra_state"))
 
 
 def reshard(*networks: nn.Module) -> None:
@@ -220,3 +227,34 @@ def _callable_children(network: nn.Module) -> Iterator[nn.Module]:
             yield from _callable_children(child)
         elif any(True for _ in child.parameters()):
             yield child
+
+
+def local_rows(tensor: Tensor) -> tuple[Tensor, slice | None]:
+    """This rank's piece of a parameter or buffer, and which rows of the whole it is; None for all of them.
+
+    ``fully_shard`` splits the first dimension as ``torch.chunk`` does.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor, None
+    mesh, count = tensor.device_mesh, tensor.shape[0]
+    size = -(-count // mesh.size())
+    start = min(count, mesh.get_local_rank() * size)
+    return tensor.to_local(), slice(start, min(count, start + size))
+
+
+def scatter(source: Tensor | None, target: Tensor) -> None:
+    """Write what rank 0 has into the pieces that the ranks hold; every rank has to call.
+
+    Args:
+        source: the whole tensor on rank 0; not looked at elsewhere.
+        target: parameter or buffer, split or whole, of the same shape.
+    """
+    whole = torch.empty(target.shape, dtype=target.dtype, device=target.device)
+    if rank() == 0 and source is not None:
+        whole.copy_(source)
+    if isinstance(target, DTensor):
+        target.to_local().copy_(distribute_tensor(whole, target.device_mesh, target.placements).to_local())
+        return
+    if world_size() > 1:
+        dist.broadcast(whole, 0)
+    target.copy_(whole)

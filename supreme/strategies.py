@@ -16,7 +16,9 @@ from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
 from supreme.errors import ConfigError
+from supreme.precision import trainer_precision
 
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 _ZERO = {f"deepspeed_stage_{stage}": stage for stage in (1, 2, 3)} | {"deepspeed": 2}
 _OWN_PROCESSES = ("spawn", "fork", "notebook", "single", "xla")  # strategies that start processes in their own way
 
@@ -56,7 +58,7 @@ class ZeRO(DeepSpeedStrategy):
             raise ConfigError("DeepSpeed is not installed; pip install 'supreme-lightning[deepspeed]'.")
         if not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
-        super().__init__(stage=stage, **arguments)
+        super().__init__(stage=stage, **{"logging_level": logging.ERROR, **arguments})
 
     @property
     def root_device(self) -> torch.device:
@@ -81,7 +83,7 @@ class ZeRO(DeepSpeedStrategy):
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         reset_seed()
         self.set_world_ranks()
-        place = {"RANK": self.global_rank, "WORLD_SIZE": self.world_size, "LOCAL_RANK": self.local_rank}
+        place: dict[str, Any] = {"RANK": self.global_rank, "WORLD_SIZE": self.world_size, "LOCAL_RANK": self.local_rank}
         place |= {"MASTER_ADDR": environment.main_address, "MASTER_PORT": environment.main_port}
         os.environ.update({name: str(value) for name, value in place.items()})
         deepspeed.init_distributed("gloo", distributed_port=environment.main_port)
@@ -142,6 +144,16 @@ def evaluation_strategy(strategy: str | Strategy) -> str | Strategy:
     return strategy
 
 
+def splits_weights(strategy: str | Strategy) -> bool:
+    """Whether modules of this package split their networks over the ranks themselves, as they do under FSDP2.
+
+    Example:
+        >>> splits_weights("fsdp"), splits_weights("ddp")
+        (True, False)
+    """
+    return strategy in ("fsdp", "fsdp2") or isinstance(strategy, ModelParallelStrategy)
+
+
 def ranks_needed(
     accelerator: str = "auto", devices: int | str | list[int] = 1, strategy: str | Strategy = "auto", num_nodes: int = 1
 ) -> int:
@@ -159,11 +171,12 @@ def ranks_needed(
         (2, 0)
     """
     check_strategy(strategy)
-    named = isinstance(strategy, str)
-    if named and any(word in strategy for word in _OWN_PROCESSES):
+    if isinstance(strategy, str) and any(word in strategy for word in _OWN_PROCESSES):
         return 0
-    probe = "auto" if named else copy.deepcopy(strategy)
-    trainer = quiet_trainer(accelerator, devices, probe)
+    if (strategy, str(devices), num_nodes) == ("auto", "1", 1):
+        return 0
+    named = isinstance(strategy, str)
+    trainer = quiet_trainer(accelerator, devices, "auto" if named else copy.deepcopy(strategy))
     if not isinstance(trainer.accelerator, CPUAccelerator | CUDAAccelerator):
         return 0
     # The launcher that runs the program again knows its environment; those that fork or spawn have none.
@@ -192,8 +205,49 @@ def quiet_trainer(
         accelerator=accelerator,
         devices=devices,
         strategy=resolve_strategy(strategy),
-        precision=precision,
+        **trainer_precision(precision, accelerator, strategy),
         **(quiet | arguments),
     )
 
 
+@contextmanager
+def matmul_precision(value: str | None = None) -> Iterator[None]:
+    """How exactly float32 matrices are multiplied inside the block.
+
+    Args:
+        value: ``"highest"`` (float32 throughout), ``"high"`` (tensor cores with TF32 or three bfloat16) or
+            ``"medium"`` (bfloat16), as in ``torch.set_float32_matmul_precision``; None changes nothing.
+
+    Raises:
+        ConfigError: if it is none of these.
+
+    Example:
+        >>> with matmul_precision("high"):
+        ...     torch.get_float32_matmul_precision()
+        'high'
+    """
+    if value not in (None, *MATMUL_PRECISIONS):
+        raise ConfigError(f"Expected matmul_precision {', '.join(MATMUL_PRECISIONS)}, got {value!r}.")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(value or before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep Lightning's notices about devices and unused settings out of the block."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning|torch|torchmetrics|jsonargparse")
+            warnings.filterwarnings("ignore", message=".*(LeafSpec|litlogger|num_workers|lr_scheduler.step).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

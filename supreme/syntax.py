@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parent
-_DECLARED = ("paper", "needs", "aliases", "random")
+_DECLARED = ("paper", "needs", "precisions", "aliases", "random")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Definition:
         arguments: names that it (or its own ``__init__``) takes, the fields of a dataclass, else None.
         open_ended: whether further names pass, through ``**kwargs`` or to an inherited ``__init__``.
         bases: last names of a class's bases.
-        literals: literal values of the class attributes ``paper``, ``needs``, ``aliases`` and ``random``.
+        literals: literal values of the class attributes that components declare.
         abstract: whether a class names ``ABC`` or has abstract methods of its own.
     """
 

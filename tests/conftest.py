@@ -21,6 +21,28 @@ def beside(file):
     return sys.modules[name]
 
 
+matrix = beside("matrix")
+outcomes = matrix.Outcomes()
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "runs_on(accelerator, strategy, processes): a cell of the README's table")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        matrix.mark(item)
+
+
+def pytest_runtest_logreport(report):
+    outcomes.note(report)
+
+
+def pytest_sessionfinish():
+    if os.environ.get("SUPREME_WRITE_DOCUMENTS") and outcomes.found:
+        matrix.write(outcomes, Path(__file__).parents[1] / "README.md")
+
+
 @pytest.fixture(scope="session")
 def tasks():
     """The module small_tasks.py."""

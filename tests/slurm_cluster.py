@@ -1,9 +1,9 @@
-"""A SLURM cluster of one node on this machine, in a folder of its own; nothing is installed or left behind.
+"""A SLURM cluster on this machine, in a folder of its own; nothing is installed, and nothing runs on after the end.
 
-    python tests/slurm_cluster.py start FOLDER [CPUS]     prints the variable to export
+    python tests/slurm_cluster.py start FOLDER [CPUS [NODES]]     prints the variable to export
     python tests/slurm_cluster.py stop FOLDER
 
-It needs Debian's packages slurm-wlm and munge (``apt-get install slurm-wlm munge``) and no rights beyond the user's own.
+It needs Debian's packages slurm-wlm and munge (``apt-get install slurm-wlm munge``), and no rights of the superuser.
 """
 
 import getpass
@@ -21,17 +21,16 @@ CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
-SlurmdPort={daemon}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -45,10 +44,9 @@ KillWait=2
 MinJobAge=10
 ReturnToService=2
 MaxArraySize=1001
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
-PartitionName=closed Nodes={host} MaxTime=INFINITE State=DOWN
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} State=UNKNOWN\n"
 
 
 def missing():
@@ -59,8 +57,9 @@ def missing():
 class Cluster:
     """The cluster of a folder; a ``with`` block starts and stops it."""
 
-    def __init__(self, folder, cpus=2):
+    def __init__(self, folder, cpus=2, nodes=1):
         self.folder, self.cpus = Path(folder).resolve(), cpus
+        self.nodes = [f"n{number}" for number in range(nodes)]
 
     @property
     def environment(self):
@@ -75,34 +74,36 @@ class Cluster:
         self.stop()
 
     def start(self, limit_s=60):
-        """Start the three daemons and wait for the node."""
-        for name in ("state", "spool"):
+        """Start the daemons and wait for the nodes."""
+        for name in ("state", *(f"spool-{node}" for node in self.nodes)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)
         key = self.folder / "munge.key"
         if not key.exists():
             key.write_bytes(os.urandom(128))
             key.chmod(0o400)
-        ports = _free_ports(2)
-        settings = {"folder": self.folder, "cpus": self.cpus, "controller": ports[0], "daemon": ports[1]}
-        settings |= {"host": socket.gethostname().split(".")[0], "user": getpass.getuser()}
-        (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**settings).lstrip())
+        host, (port, *ports) = socket.gethostname().split(".")[0], _free_ports(1 + len(self.nodes))
+        text = CONFIGURATION.format(folder=self.folder, host=host, user=getpass.getuser(), controller=port).lstrip()
+        for node, port in zip(self.nodes, ports, strict=True):
+            text += NODE.format(name=node, host=host, port=port, cpus=self.cpus)
+        (self.folder / "slurm.conf").write_text(text)
         names = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
         names["seed-file"] = "munge.seed"
         self._run("munged", "--force", *(f"--{name}={self.folder / file}" for name, file in names.items()))
         self._run("slurmctld", "-c")
-        self._run("slurmd")
+        for node in self.nodes:
+            self._run("slurmd", "-N", node)
         end = time.monotonic() + limit_s
-        while "idle" not in self.state():
+        while self.state() != "idle":
             if time.monotonic() > end:
                 self.stop()
-                raise RuntimeError(f"the node is '{self.state()}'; see the logs in {self.folder}")
+                raise RuntimeError(f"the nodes are '{self.state()}'; see the logs in {self.folder}")
             time.sleep(0.5)
 
     def state(self):
-        """State of the node."""
+        """State of the nodes, one word when they agree."""
         done = self.command("sinfo", "--noheader", "--format=%T", "--partition=test")
-        return done.stdout.strip() or done.stderr.strip()
+        return " ".join(sorted(set(done.stdout.split()))) or done.stderr.strip()
 
     def command(self, *words):
         """Run one of SLURM's commands."""
@@ -114,11 +115,9 @@ class Cluster:
         """Cancel all jobs, end the daemons, and whatever jobs have left."""
         self.command("scancel", "--user", getpass.getuser())
         time.sleep(1)
-        for name in ("slurmd", "slurmctld", "munged"):
-            file = self.folder / f"{name}.pid"
-            pid = int(file.read_text()) if file.exists() else None
-            if pid is not None:
-                _end(pid)
+        for pattern in ("slurmd-*.pid", "slurmctld.pid", "munged.pid"):
+            for file in self.folder.glob(pattern):
+                _end(int(file.read_text()))
 
     def _run(self, *words):
         done = self.command(*words)
@@ -154,8 +153,8 @@ def _path():
 
 
 if __name__ == "__main__":
-    action, place, *cores = sys.argv[1:]
-    cluster = Cluster(place, *map(int, cores))
+    action, place, *sizes = sys.argv[1:]
+    cluster = Cluster(place, *map(int, sizes))
     if action == "start":
         cluster.start()
         print(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}")

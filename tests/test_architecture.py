@@ -44,21 +44,25 @@ PRIVATE = {
     "_hp_mapping": "how DeepSpeed marks parameters with a master copy; there is no public mark",
     "_computed": "torchmetrics caches compute() in it",
     "_update_count": "torchmetrics warns by it",
+    "_exit": "public, with an underscore so as not to be used by mistake; ranks must not wait for each other at their end",
     "_modules": "whether a network has been built; hasattr would raise on a module without it",
 }
 
-# Which strategy runs is asked in one file; how many processes run, in a few.
+# Which strategy runs is asked in distributed.py and the two files that it is made of; how many processes run, in a few.
 STRATEGY = {
     *("DTensor", "FSDPModule", "FSDPStrategy", "FullyShardedDataParallel", "ModelParallelStrategy", "DDPStrategy"),
     *("DeepSpeedStrategy", "fully_shard", "deepspeed", "ds_id", "_hp_mapping", "device_mesh", "DeviceMesh"),
 }
-STRATEGY_FILES = {"distributed.py"}
+STRATEGY_FILES = {"distributed.py", "sharding.py", "strategies.py", "precision.py"}  # the last: which ones they take
 PROCESSES = {
     *("get_world_size", "get_rank", "is_initialized", "all_reduce", "all_gather", "all_gather_object", "broadcast"),
     *("gather_all_tensors", "world_size", "global_rank"),
 }
 PROCESS_FILES = {
     "distributed.py": "the place for it",
+    "sharding.py": "sums over ranks, and whose piece is whose",
+    "strategies.py": "joins the process group under DeepSpeed",
+    "ranks.py": "starts processes and ends them",
     "batch_norm.py": "statistics of the global batch",
     "scenarios/base.py": "tells the loaders which share is theirs",
     "metrics/table.py": "rows of all ranks",

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
-from supreme import distributed
+from supreme import distributed, strategies
 from supreme.distributed import FSDP2, Frozen, NoStep, hushed, quiet_trainer, resolve_strategy
 from supreme.errors import ConfigError
 from supreme.methods import SCRUB, FineTune
@@ -77,7 +77,7 @@ def test_strategies_by_name():
 
 def test_the_first_fsdp_is_refused_in_a_stock_trainer(tiny, fit, monkeypatch):
     """It does not run on a CPU, so the strategy that does takes its name."""
-    monkeypatch.setattr(distributed, "FSDPStrategy", type(quiet_trainer("cpu").strategy))
+    monkeypatch.setattr(strategies, "FSDPStrategy", type(quiet_trainer("cpu").strategy))
     with pytest.raises(ConfigError, match="FSDP2 in place of"):
         fit(FineTune(tiny.network()), tiny.scenario())
 

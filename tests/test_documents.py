@@ -1,10 +1,12 @@
 """What the documents say is executed: every command, every Python block, every generated table."""
 
+import importlib.util
 import inspect
 import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -39,6 +41,14 @@ COMMANDS = {
     "supreme list methods": [],
     "supreme run plan.yaml": ["--workers=1"],
 }
+
+
+def beside(name):
+    """A module of this folder; the one of conftest.py keeps its own outcomes."""
+    spec = importlib.util.spec_from_file_location(f"supreme_{name}_of_documents", ROOT / "tests" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def blocks(path, language):
@@ -201,15 +211,40 @@ def test_the_document_lists_what_there_is(path, name, table):
     assert part(text, name) == expected, f"the table has to be\n{expected}"
 
 
-def test_the_readme_claims_what_tests_run():
-    """Every row that says "tested" names a test file that is there and that names the strategy."""
-    rows = [line.split("|")[1:-1] for line in part(README.read_text(), "strategies").splitlines()[2:]]
-    assert rows
-    for where, state in ((row[0].strip(), row[-1].strip()) for row in rows):
-        files = re.findall(r"`(tests/[\w/]+\.py)`", state)
-        assert bool(files) == state.startswith("tested"), where
-        assert files or state.startswith("untested"), where
-        assert all((ROOT / file).exists() for file in files), where
+def test_the_readme_claims_what_tests_have_run():
+    """Its table is that of the stored outcomes, and each of them is of tests that are marked so."""
+    matrix = beside("matrix")
+    rows = matrix.stored()
+    assert {row["accelerator"] for row in rows} >= {"cpu"}
+    assert part(README.read_text(), "strategies") == matrix.table(rows)
+    for row in rows:
+        for file in row["tests"]:
+            assert f'runs_on("{row["accelerator"]}"' in (ROOT / file).read_text(), file
+
+
+def test_outcomes_of_tests_become_the_table(tmp_path, monkeypatch):
+    matrix = beside("matrix")
+    outcomes = matrix.Outcomes()
+    passed = {"when": "call", "failed": False, "outcome": "passed"}
+    for place, changes in (
+        (("cpu", "ddp", 2), {}),
+        (("cuda", "fsdp", 1), {}),
+        (("cuda", "fsdp", 1), {"outcome": "failed", "failed": True}),
+        (("mps", "auto", 1), {"outcome": "skipped"}),
+        (None, {}),
+    ):
+        properties = [("runs_on", place)] if place else []
+        report = SimpleNamespace(nodeid="tests/test_x.py::test_y", user_properties=properties, **{**passed, **changes})
+        outcomes.note(report)
+    before = [{"accelerator": "cpu", "strategy": "auto", "processes": 1, "outcome": "passed", "tests": ["tests/a.py"]}]
+    lines = matrix.table(outcomes.merged(before)).splitlines()
+    assert lines[2].startswith("| CPU | [tested](tests/a.py) | [2 processes](tests/test_x.py) | untested |")
+    assert lines[3].startswith("| CUDA | untested | untested | [fails](tests/test_x.py) |")
+    assert set(lines[4].split("|")[2:-1]) == {" untested "}
+    monkeypatch.setattr(matrix, "FILE", tmp_path / "runs_on.json")
+    (tmp_path / "README.md").write_text("before\n<!-- strategies -->\nold\n<!-- /strategies -->\nafter\n")
+    matrix.write(outcomes, tmp_path / "README.md")
+    assert part((tmp_path / "README.md").read_text(), "strategies") == matrix.table(matrix.stored())
 
 
 def test_the_readme_is_short():

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "ElapsedTime": "time",
         "ExportSplits": "export_splits",
+        "MetricCosts": "metric_costs",
         "PeakMemory": "memory",
         "Procedure": "procedure",
         "RunRecord": "run_record",

@@ -1,6 +1,7 @@
 """Peak memory of the procedure alone."""
 
 from collections.abc import Callable
+from importlib import import_module
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,9 +15,10 @@ class PeakMemory(Procedure):
     """Peak memory of the procedure minus the memory in use just before, in bytes; maximum over ranks.
 
     CUDA: the allocator's exact peak of allocated memory; its peak statistics are reset, so other code must not rely on
-    them during the fit. MPS: memory held by the driver, sampled. Host: resident memory (RSS) of the process and its
-    children, sampled, so that shorter peaks can be missed and pages shared with forked children count more than once.
-    What was allocated before the procedure (the networks themselves, teachers made in ``setup``) is not in the figure.
+    them during the fit. MPS and TPU: memory held by the driver, or in use on the device, sampled. Host: resident memory
+    (RSS) of the process and its children, sampled, so that shorter peaks can be missed and pages shared with forked
+    children count more than once. What was allocated before the procedure (the networks themselves, teachers made in
+    ``setup``) is not in the figure.
 
     Args:
         interval_s: seconds between samples.
@@ -116,6 +118,9 @@ def _accelerator_meter(device: torch.device) -> _Meter | None:
         return None
     if device.type == "mps":
         return _Meter(torch.mps.driver_allocated_memory)
+    if device.type == "xla":
+        xla = import_module("torch_xla.core.xla_model")
+        return _Meter(lambda: int(xla.get_memory_info(device)["bytes_used"]))
     module = torch.get_device_module(device)
     return _Meter(
         now=lambda: int(module.memory_allocated(device)),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -221,7 +222,7 @@ def over_ranks(trainer: Trainer, value: float | None, how: Literal["max", "mean"
     """Combine one number of each rank; None as soon as a rank has none.
 
     Args:
-        trainer: its strategy reduces; every rank must call.
+        trainer: its strategy gathers, which all of them can, while not all take maxima; every rank must call.
         value: this rank's number.
         how: the reduction.
 
@@ -236,7 +237,8 @@ def over_ranks(trainer: Trainer, value: float | None, how: Literal["max", "mean"
         return value
     known = math.inf if value is None else value
     number = torch.tensor(known, dtype=torch.float64, device=trainer.strategy.root_device)
-    reduced = float(trainer.strategy.reduce(number, reduce_op=how))
+    gathered = trainer.strategy.all_gather(number).flatten()
+    reduced = float({"max": gathered.max(), "mean": gathered.mean(), "sum": gathered.sum()}[how])
     return reduced if math.isfinite(reduced) else None
 
 
@@ -248,5 +250,9 @@ def synchronise(device: torch.device) -> None:
     """
     if device.type == "mps":
         torch.mps.synchronize()
+    elif device.type == "xla":
+        xla = import_module("torch_xla.core.xla_model")
+        xla.mark_step()  # what has been asked for is computed only now
+        xla.wait_device_ops()
     elif device.type != "cpu":
         torch.get_device_module(device).synchronize(device)

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from zlib import crc32
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -9,6 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from supreme.callbacks.procedure import Procedure, over_ranks
 from supreme.callbacks.sampling import ProcessTree, Sampler, process_tree, usable_cores
+
+_MOST_CORES = 4096
 
 
 class Utilisation(Procedure):
@@ -133,9 +136,11 @@ class _CoresMeter:
 
 def _cores(trainer: Trainer) -> int:
     """Number of different cores that the ranks may use, on all hosts together."""
-    own = [(socket.gethostname(), core) for core in usable_cores()]
+    own = sorted(usable_cores())
     if trainer.world_size == 1:
         return len(own)
-    gathered: list[list[tuple[str, int]]] = [[] for _ in range(trainer.world_size)]
-    torch.distributed.all_gather_object(gathered, own)
-    return len({core for cores in gathered for core in cores})
+    row = torch.full((1 + _MOST_CORES,), -1, dtype=torch.int64)
+    row[0] = crc32(socket.gethostname().encode())
+    row[1 : 1 + len(own)] = torch.tensor(own[:_MOST_CORES])
+    rows = trainer.strategy.all_gather(row.to(trainer.strategy.root_device)).reshape(-1, len(row)).tolist()
+    return len({(host, core) for host, *cores in rows for core in cores if core >= 0})

@@ -10,11 +10,13 @@ from rich.table import Table
 from torch import nn
 
 from supreme.api import make_metric
+from supreme.callbacks.description import plain
 from supreme.callbacks.environment import versions
 from supreme.cli.console import open_console
 from supreme.cli.original import stage_config
 from supreme.cli.trainer import check_writable
 from supreme.cli.unlearn import network_spec
+from supreme.distributed import evaluation_strategy
 from supreme.evaluation import Evaluation
 from supreme.experiment.store import write_json
 from supreme.metrics.base import EvaluationMetric
@@ -24,6 +26,7 @@ from supreme.scenarios.base import Scenario
 from supreme.seeding import derive
 
 SCORES = "scores.json"
+VALIDATION_DATA = "supreme.experiment.validation.HeldOut"
 _SETS = ("whole", "retain", "forget", "")
 
 
@@ -41,6 +44,9 @@ def stored_request(path: str) -> dict[str, Any] | None:
     if not scenario or not dataset:
         return None
     dataset = {name: dataset[name] for name in ("class_path", "init_args")}
+    share = (about.get("training") or {}).get("validation_fraction")
+    if share is not None:  # D is what was trained on
+        dataset = {"class_path": VALIDATION_DATA, "init_args": {"dataset": dataset, "fraction": share}}
     return {"class_path": scenario["class_path"], "init_args": {**scenario["init_args"], "dataset": dataset}}
 
 
@@ -61,7 +67,7 @@ def make_evaluation(config: Any, scenario: Scenario) -> Evaluation:
     classes = len(scenario.dataset.classes)
     for role in ("unlearned", "retrained", "original"):
         if config[role] is not None:
-            models[role] = load_model(config[role], network_spec(config["network"]), classes)[0]
+            models[role] = load_model(config[role], network_spec(config["network"]), classes, later=True)[0]
     teacher = reinitialise(models["unlearned"], derive(scenario.request.fingerprint, "incompetent teacher"))
     return Evaluation(
         copy.deepcopy(models["unlearned"]),
@@ -82,13 +88,14 @@ def scores_file(config: Any) -> Path:
     return (source if source.is_dir() else source.parent) / SCORES
 
 
-def show(config: Any, scenario: Scenario, scores: Mapping[str, float]) -> None:
+def show(config: Any, scenario: Scenario, scores: Mapping[str, float], costs: Mapping[str, float]) -> None:
     """Print the values and write them.
 
     Args:
         config: configuration of the command.
         scenario: what was to be forgotten.
         scores: values by key.
+        costs: what each metric cost, empty where that was not asked for.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -103,14 +110,25 @@ def show(config: Any, scenario: Scenario, scores: Mapping[str, float]) -> None:
         "fingerprint": scenario.request.fingerprint,
         "notes": list(scenario.dataset.notes),
         "seed": int(config["seed_everything"]),
+        "trainer": _trainer(config["trainer"]),
         "metrics": dict(scores),
+        **({"evaluation_costs": dict(costs)} if costs else {}),
         "versions": versions(),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)
     console = open_console()
     console.print(_table(scores))
+    if costs:
+        console.print(_costs_table(costs))
     console.print(f"Scores are in {file}", soft_wrap=True, highlight=False)
+
+
+def _trainer(config: Any) -> dict[str, Any]:
+    """On what it was computed, and as what a strategy that only trains was run."""
+    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    found = {name: plain(config[name]) for name in names}
+    return {**found, "evaluated_as": plain(evaluation_strategy(config["strategy"]))}
 
 
 def _metrics(names: Sequence[Any] | None, seed: int) -> list[EvaluationMetric] | None:
@@ -132,6 +150,19 @@ def _table(scores: Mapping[str, float]) -> Table:
         table.add_row(name, *(_cell(scores, f"{place}/{name}" if place else name) for place in used))
     if len(keys) < len(scores):
         table.caption, table.caption_justify = "in parentheses: value of M_u minus value of M_r", "left"
+    return table
+
+
+def _costs_table(costs: Mapping[str, float]) -> Table:
+    """A line per metric with its time and peak memory."""
+    table = Table("metric", box=box.SIMPLE_HEAD, show_edge=False)
+    for title in ("time (s)", "memory (MiB)"):
+        table.add_column(title, justify="right")
+    for key, seconds in costs.items():
+        kind, _, metric = key.partition("/")
+        if kind == "metric_time_s":
+            peak = costs.get(f"metric_peak_memory_bytes/{metric}")
+            table.add_row(metric, f"{seconds:.4f}", "" if peak is None else f"{peak / 2**20:.2f}")
     return table
 
 

@@ -74,6 +74,7 @@ def _table(kind: Kind, components: Sequence[Component]) -> Table:
         "what it is": [component.summary for component in components],
         "paper": [component.paper for component in components],
         "needs": [", ".join(component.needs) for component in components],
+        "precision": [", ".join(component.precisions) for component in components],
     }
     return _grid({header: cells for header, cells in shown.items() if any(cells)}, kind.removesuffix("s"))
 

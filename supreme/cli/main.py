@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -12,6 +12,7 @@ from torch import nn
 
 import supreme.callbacks
 from supreme.callbacks.description import plain
+from supreme.callbacks.metric_costs import MetricCosts
 from supreme.classifier import ImageClassifier
 from supreme.cli import evaluate
 from supreme.cli.original import RECIPE, Training, plain_augmentation, say
@@ -20,7 +21,7 @@ from supreme.cli.recipe import with_recipe
 from supreme.cli.trainer import ConfigFile, SupremeTrainer, is_trial, run_folder, trainer_arguments
 from supreme.cli.unlearn import Unlearning, network_spec
 from supreme.cli.words import mentioned, unknown_options, value_of, write_out
-from supreme.distributed import full_state_dict, hushed
+from supreme.distributed import full_state_dict, hushed, matmul_precision
 from supreme.errors import CheckpointError, ConfigError, UnknownNameError
 from supreme.methods.base import UnlearningMethod
 from supreme.models.build import NetworkSpec, same_network
@@ -46,7 +47,7 @@ def main(command: str, words: Sequence[str]) -> int:
     import_components(("methods", "scenarios", "datasets", "models"))
     for name in supreme.callbacks.__all__:
         getattr(supreme.callbacks, name)
-    with hushed():
+    with hushed(), matmul_precision():
         try:
             _command_line(command)(command, words)
         except MisconfigurationException as error:
@@ -67,6 +68,7 @@ class SupremeCLI(LightningCLI):
         self.mentioned = mentioned(words)
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.unlearning: Unlearning | None = None
+        self.metric_costs: MetricCosts | None = None
         super().__init__(
             save_config_callback=None if command == "evaluate" else ConfigFile,
             trainer_class=SupremeTrainer,
@@ -86,8 +88,13 @@ class SupremeCLI(LightningCLI):
     # --- options
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One seed for everything."""
+        """One seed for everything, and how exactly matrices are multiplied."""
         parser.add_argument("--seed_everything", type=int, default=0, help="The seed of all that is random.")
+        parser.add_argument(
+            "--matmul_precision",
+            type=Literal["highest", "high", "medium"] | None,
+            help="float32 matrix products: highest, or on tensor cores high or medium; torch's setting when left out",
+        )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Trainer and data of every command; a model only where one is trained or tested as it is."""
@@ -172,11 +179,16 @@ class SupremeCLI(LightningCLI):
             if self.datamodule is None:
                 raise ConfigError(f"'{config['unlearned']}' does not say what was to be forgotten; say it with --data.")
             self.model = evaluate.make_evaluation(config, self.datamodule)
+            if config["track_evaluation"]:
+                self.metric_costs = MetricCosts()
+                cast(Any, self.trainer).callbacks.append(self.metric_costs)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with FSDP2 for ``fsdp``, two loggers and the records of what ran."""
         command = str(self.subcommand)
         config, given = self.config[command], self.config_init[command]["trainer"]
+        if config["matmul_precision"] is not None:
+            torch.set_float32_matmul_precision(config["matmul_precision"])
         folder = RUNS / command
         if command == "unlearn":
             folder = Path(config["output"]) / config["method"]["class_path"].rpartition(".")[2]
@@ -211,7 +223,8 @@ class SupremeCLI(LightningCLI):
     def after_evaluate(self) -> None:
         """Show and write the scores."""
         if self.trainer.is_global_zero:
-            evaluate.show(self.config["evaluate"], self.datamodule, self.model.scores)
+            costs = {} if self.metric_costs is None else self.metric_costs.costs
+            evaluate.show(self.config["evaluate"], self.datamodule, self.model.scores, costs)
 
 
 def _command_line(command: str) -> type[SupremeCLI]:
@@ -263,6 +276,7 @@ def _evaluate_arguments(parser: LightningArgumentParser, _command: str) -> None:
     parser.add_argument("--original", type=str | None, help="M_o; its ZRF is added.")
     parser.add_argument("--metrics", nargs="+", type=str | dict, help="Names of metrics; all when left out.")
     parser.add_argument("--output", type=str | None, help="JSON file of the values; scores.json beside M_u.")
+    parser.add_argument("--track_evaluation", action="store_true", help="Time and memory of every metric, too.")
     quiet = {"devices": 1, "logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     parser.set_defaults({f"trainer.{name}": value for name, value in quiet.items()})
 

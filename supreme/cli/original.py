@@ -168,11 +168,12 @@ def _stage(
     recipe = {name: value for name, value in training.items() if name != "seed"}
     seed = int(training["seed"])
     accelerator = trainer["accelerator"] if isinstance(trainer["accelerator"], str) else "auto"
-    precision = str(trainer["precision"] or "32-true")
+    settings = {"accelerator": accelerator, "devices": 1, "strategy": "auto", "precision": "32-true"}
+    settings |= {name: str(trainer[name]) for name in ("precision", "matmul_precision") if trainer.get(name)}
     chains = Chains(
         shared={
             "training": recipe,
-            "trainer": {"accelerator": accelerator, "devices": 1, "strategy": "auto", "precision": precision},
+            "trainer": settings,
             "threads": 1,
         },
         evaluation={},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from supreme.cli.console import open_console
 from supreme.cli.options import Options
+from supreme.errors import ConfigError
 
 
 def main(command: str, words: Sequence[str]) -> int:
@@ -16,15 +17,32 @@ def main(command: str, words: Sequence[str]) -> int:
         words: the words after it.
 
     Raises:
+        ConfigError: if the words do not say which results are meant.
         DataError: if there are no records.
         OutputError: if the report cannot be written.
     """
     options = Options(f"supreme {command}", "Tables on the screen; the same with plots and statistics as files.")
-    options.add_argument("runs", metavar="RUNS", help="output folder of 'supreme run'")
+    options.add_argument("runs", metavar="RUNS", nargs="*", help="output folder of 'supreme run'")
     options.add_argument("--output", metavar="DIR", help="where the files go; the default is RUNS/report")
     options.add_argument("--per_target", action="store_true", help="a table per forget target instead of means")
+    about = "two result sets side by side: folders of runs, a report's tables.csv or a published table (CSV)"
+    options.add_argument("--compare", metavar=("A", "B"), nargs=2, help=about)
+    about = "methods of one or more folders in order, each row with its plan, seeds and records"
+    options.add_argument("--leaderboard", action="store_true", help=about)
     given = options.parse_args(words)
-    show(given.runs, given.output, per_target=given.per_target)
+    if given.compare and given.leaderboard:
+        raise ConfigError("Expected --compare or --leaderboard, got both; give one of them.")
+    if given.compare:
+        if given.runs:
+            raise ConfigError(f"Expected two result sets after --compare, got a third ('{given.runs[0]}'); remove it.")
+        first, second = given.compare
+        compare(first, second, given.output)
+    elif given.leaderboard and given.runs:
+        rank(given.runs, given.output)
+    elif len(given.runs) == 1:
+        show(given.runs[0], given.output, per_target=given.per_target)
+    else:
+        raise ConfigError(f"Expected one output folder of 'supreme run', got {len(given.runs)}; name it as RUNS.")
     return 0
 
 
@@ -41,3 +59,37 @@ def show(runs: str | Path, output: str | Path | None = None, *, per_target: bool
     print_tables(tables(frame(read_records(runs)), per_target=per_target), open_console())
     page = write_report(runs, output, per_target=per_target)[0]
     sys.stdout.write(f"Report: {page}\n")
+
+
+def compare(first: str, second: str, output: str | Path | None = None) -> None:
+    """Print two result sets side by side and write the comparison.
+
+    Args:
+        first: a folder of runs, or a table as CSV.
+        second: the same.
+        output: where the files go; None is the report folder of the first folder of runs, else the working directory.
+    """
+    from supreme.report import beside_grids, print_grids, read_results, side_by_side, write_grids
+
+    found = side_by_side(read_results(first), read_results(second))
+    grids = beside_grids(found, (first, second))
+    print_grids(grids, open_console())
+    folders = [Path(path) for path in (first, second) if Path(path).is_dir()]
+    folder = output or (folders[0] / "report" if folders else Path())
+    page = write_grids(folder, "compare", "Two result sets side by side", grids, found)[0]
+    sys.stdout.write(f"Comparison: {page}\n")
+
+
+def rank(runs: Sequence[str], output: str | Path | None = None) -> None:
+    """Print the leaderboard of some plans and write it.
+
+    Args:
+        runs: output folders of the plans.
+        output: where the files go; None is the report folder of the first.
+    """
+    from supreme.report import leaders, print_grids, write_grids
+
+    grids, data = leaders(runs)
+    print_grids(grids, open_console())
+    page = write_grids(output or Path(runs[0]) / "report", "leaderboard", "Leaderboard", grids, data)[0]
+    sys.stdout.write(f"Leaderboard: {page}\n")

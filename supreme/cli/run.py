@@ -13,14 +13,17 @@ from typing import Any
 from supreme.cli.options import Options
 from supreme.cli.report import show
 from supreme.cli.shipped import plan_file
+from supreme.cli.slurm import add_launcher_options, hand_in, slurm_settings
 from supreme.errors import ConfigError
 from supreme.experiment.pins import pin, recall
-from supreme.experiment.plan import Plan, Run, load_plan
+from supreme.experiment.plan import Plan, load_plan
+from supreme.experiment.preview import Preview, preview
 from supreme.experiment.progress import duration, progress_for
 from supreme.experiment.scheduler import Summary, run_plan
 from supreme.experiment.selection import select, select_stages
-from supreme.experiment.status import status
 from supreme.experiment.store import Store
+from supreme.experiment.trainer_settings import processes
+from supreme.precision import check_hardware
 
 _EXAMPLES = """
 examples:
@@ -28,6 +31,7 @@ examples:
   supreme run plan.yaml --workers 4
   supreme run plan.yaml --only method=SSD,seed=260
   supreme run plan.yaml --force stage=evaluate       compute the metrics of all runs again
+  supreme run plan.yaml --launcher slurm --slurm.partition gpu --slurm.gpus_per_node 1 --slurm.max_concurrent 12
 """
 
 
@@ -45,21 +49,32 @@ def main(command: str, words: Sequence[str]) -> int:
         SupremeError: if the plan, a selection or the output folder cannot be used; nothing has been started then.
     """
     given = _options(command).parse_args(words)
+    slurm = slurm_settings(given)
     plan = load_plan(plan_file(given.plan))
     if given.output:
         plan = replace(plan, output=Path(given.output))
     if given.workers is not None and given.workers < 1:
         raise ConfigError(f"Expected at least one worker, got {given.workers}.")
+    _check_alone(plan)
     plan = recall(plan, Store(plan.output)) if given.dry_run else pin(plan)
     runs = select(plan.runs(), given.only)
-    select_stages(runs, given.force)
-    if given.dry_run:
-        sys.stdout.writelines(f"{line}\n" for line in _preview(plan, runs))
-        return 0
+    forced = select_stages(runs, given.force) if given.force else set()
     gpus = _gpus(plan)
     workers = given.workers or _workers(plan, gpus)
+    if given.dry_run:
+        sys.stdout.writelines(f"{line}\n" for line in _preview(plan, preview(plan, runs, forced, workers)))
+        return 0
+    if slurm is not None:
+        return hand_in(plan, runs, slurm, given.force, given.track_evaluation)
+    check_hardware(*(plan.trainer[name] for name in ("precision", "accelerator", "strategy")))
     summary = run_plan(
-        plan, workers=workers, progress=progress_for(), only=given.only, force=given.force, gpus=gpus or ()
+        plan,
+        workers=workers,
+        progress=progress_for(),
+        only=given.only,
+        force=given.force,
+        gpus=gpus or (),
+        track_evaluation=given.track_evaluation,
     )
     sys.stderr.writelines(f"{line}\n" for line in _ending(plan, summary))
     show(plan.output)
@@ -76,23 +91,24 @@ def _options(command: str) -> Options:
         metavar="N",
         help="stages at a time; the default is one per core (with the plan's threads each), or one per accelerator",
     )
-    options.add_argument("--dry_run", action="store_true", help="list the runs and do nothing")
+    options.add_argument("--dry_run", action="store_true", help="show runs, stages and the time they take; do nothing")
     options.add_argument("--output", metavar="DIR", help="folder of the results in place of the plan's")
     options.add_argument("--only", default="", metavar="FIELD=VALUE,...", help="some runs: method=SSD,seed=260")
     options.add_argument("--force", default="", metavar="FIELD=VALUE,...", help="compute again: stage=evaluate")
+    options.add_argument(
+        "--track_evaluation", action="store_true", help="time and memory of every metric, in the records made now"
+    )
+    add_launcher_options(options)
     return options
 
 
-def _preview(plan: Plan, runs: Sequence[Run]) -> Iterator[str]:
-    report = status(plan.output, plan)
-    states = {run.key: name for name in ("done", "running", "queued", "failed") for run in getattr(report, name)}
-    for run in runs:
-        yield f"{states[run.key]:8} {run.label}"
+def _preview(plan: Plan, found: Preview) -> Iterator[str]:
+    yield from found.lines()
     for left_out in plan.not_applicable():
         yield f"left out {left_out.method} in {left_out.scenario}: {left_out.reason}"
     yield from _settings(plan)
-    done = sum(states[run.key] == "done" for run in runs)
-    yield f"{len(runs)} runs, {done} of them done already; results go to {plan.output}"
+    done = sum(state == "done" for state in found.states.values())
+    yield f"{len(found.states)} runs, {done} of them done already; results go to {plan.output}"
 
 
 def _ending(plan: Plan, summary: Summary) -> Iterator[str]:
@@ -121,12 +137,21 @@ def _settings(plan: Plan) -> Iterator[str]:
         yield f"preset: {preset.label}; 'presets: false' in the plan leaves it out"
 
 
+def _check_alone(plan: Plan) -> None:
+    """Refuse to be one of several ranks: they would wait for each other in the stages that each of them begins."""
+    if processes(plan.trainer) > 1 and "LOCAL_RANK" in os.environ:
+        raise ConfigError(
+            "supreme run starts the processes of a stage itself; start it once, without torchrun, or on several "
+            "machines with --launcher slurm."
+        )
+
+
 def _workers(plan: Plan, gpus: Sequence[str] | None) -> int:
     """How many stages fit on this machine at a time."""
     if gpus is not None:
         return max(1, len(gpus))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // plan.threads)
+    return max(1, cores // (plan.threads * processes(plan.trainer)))
 
 
 def _gpus(plan: Plan) -> list[str] | None:

@@ -13,17 +13,22 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import StrategyRegistry
 
 from supreme.callbacks import ElapsedTime, ExportSplits, PeakMemory, RunRecord, Utilisation
-from supreme.distributed import resolve_strategy
+from supreme.distributed import evaluation_strategy, resolve_strategy
 from supreme.errors import OutputError, UnknownNameError
 from supreme.evaluation import Evaluation
 from supreme.methods.base import UnlearningMethod
+from supreme.precision import TRAINS, check_use, trainer_precision
 from supreme.scenarios.base import Scenario
 
 CONFIG = "config.yaml"
 
 
 class SupremeTrainer(Trainer):
-    """A stock Lightning Trainer with two more commands."""
+    """A stock Lightning Trainer with two more commands, and all precisions of its plug-ins by name."""
+
+    def __init__(self, precision: int | str | None = None, **arguments: Any) -> None:
+        given: Any = precision
+        super().__init__(precision=given, **arguments)
 
     def unlearn(self, model: UnlearningMethod, datamodule: Scenario) -> None:
         """Remove the influence of a forget set from a trained classifier."""
@@ -76,14 +81,21 @@ def trainer_arguments(given: Any, folder: Path, command: str) -> dict[str, Any]:
         command: the command.
 
     Raises:
-        UnknownNameError: if the strategy or accelerator does not exist.
-        ConfigError: for strategies that methods cannot run on.
+        UnknownNameError: if the strategy, accelerator or precision does not exist.
+        ConfigError: for strategies that methods cannot run on, and precisions that they or this machine have not.
         OutputError: if the results could not be written.
     """
     _check("strategy", given["strategy"], ["auto", "fsdp", *StrategyRegistry.available_strategies()])
     _check("accelerator", given["accelerator"], ["auto", "gpu", *AcceleratorRegistry.available_accelerators()])
     root = Path(given["default_root_dir"] or folder)
-    arguments: dict[str, Any] = {"strategy": resolve_strategy(given["strategy"]), "default_root_dir": str(root)}
+    strategy = evaluation_strategy(given["strategy"]) if command == "evaluate" else given["strategy"]
+    arguments: dict[str, Any] = {"strategy": resolve_strategy(strategy), "default_root_dir": str(root)}
+    if command == "fit":
+        check_use("Training", TRAINS, given["precision"])
+    arguments |= trainer_precision(given["precision"], given["accelerator"], strategy)
+    if "plugins" in arguments and given["plugins"]:
+        own = given["plugins"]
+        arguments["plugins"] += own if isinstance(own, list) else [own]
     if command == "unlearn" and given["max_epochs"] != 0:
         arguments["max_epochs"] = 1  # all of a method is one epoch
     if not given["fast_dev_run"] and command != "evaluate":

@@ -150,7 +150,8 @@ class Unlearning:
             training["augmentation"] = plain_augmentation(self.scenario)
         choice = dataset_choice(self.config["data"], dataset)
         folder = Path(self.config["output"]) / KEPT
-        return kept_original(folder, dataset, choice, network, training, self.config["trainer"])
+        trainer = {**self.config["trainer"], "matmul_precision": self.config["matmul_precision"]}
+        return kept_original(folder, dataset, choice, network, training, trainer)
 
     def _accuracies(self, network: nn.Module) -> dict[str, float]:
         """Share of correct predictions on every part."""

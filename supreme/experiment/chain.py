@@ -1,7 +1,7 @@
 """From a cell of a plan to its chain of stages; equal stages of different runs are the same object."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from supreme.experiment.seeds import Seeds
@@ -15,6 +15,8 @@ SOURCES: Mapping[Kind, tuple[str, ...]] = {
     "outputs": ("supreme.evaluation",),
     "evaluate": ("supreme.evaluation", "supreme.metrics.suite"),
 }
+
+VALIDATION = "supreme.experiment.validation"  # where a plan holds images out
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,18 @@ class Chains:
     def evaluate(self, cell: Cell, method: Choice, original: bool) -> Stage:
         """The last stage of a run; its inputs lead to all others.
 
+        The stage of the first evaluation seed computes every metric. Those of further seeds read its result and compute
+        what depends on the seed.
+
         Args:
             cell: dataset, network, scenario and seeds.
             method: the method; its label names the row.
             original: whether the row is M_o itself.
         """
+        name = (*_names(cell), "evaluate", method.label, cell.seeds)
+        return self._once(name, lambda: self._evaluate(cell, method, original))
+
+    def _evaluate(self, cell: Cell, method: Choice, original: bool) -> Stage:
         train, retrained = self.train(cell), self.unlearn(cell, self.retrain)
         inputs = {
             "unlearned": train if original else self.unlearn(cell, method),
@@ -76,6 +85,8 @@ class Chains:
             "original_outputs": self.outputs(cell, train, "M_o"),
             "retrained_outputs": self.outputs(cell, retrained, "M_r"),
         }
+        if cell.seeds != cell.seeds.first:
+            inputs["first"] = self.evaluate(replace(cell, seeds=cell.seeds.first), method, original)
         paths = (method.class_path, cell.scenario.class_path, *self.metric_paths)
         config = {
             **self._common(cell, "evaluate", paths),
@@ -131,7 +142,9 @@ class Chains:
     def _common(self, cell: Cell, kind: Kind, paths: tuple[str, ...]) -> dict[str, Any]:
         """What every stage holds, and the hash of its code."""
         fingerprint = self.fingerprints.get(cell.dataset.label, "")
-        names = (*SOURCES[kind], cell.dataset.class_path, cell.network.class_path, *paths)
+        training = self.shared.get("training", {}) if cell.training is None else cell.training
+        held_out = (VALIDATION,) if training.get("validation_fraction") else ()
+        names = (*SOURCES[kind], *held_out, cell.dataset.class_path, cell.network.class_path, *paths)
         if names not in self._hashes:
             self._hashes[names] = self._sources.hash(names)
         return {

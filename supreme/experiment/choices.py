@@ -29,11 +29,13 @@ class MethodChoice(Choice):
         name: class name.
         variant: name that tells two entries of one method apart, "" for a single one.
         needs: what the method cannot work without.
+        precisions: kinds of precision in which it works; empty where its file does not tell.
     """
 
     name: str = ""
     variant: str = ""
     needs: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,8 @@ def methods(value: Any, root: Path | None = None) -> tuple[MethodChoice, ...]:
         if component.name in ("Original", "Retrain") and (variant or fields["init_args"]):
             raise ConfigError(f"{component.name} takes no name and no init_args in a plan; 'training' is its recipe.")
         label = f"{component.name} ({variant})" if variant else component.name
-        choice = MethodChoice(
-            component.class_path, fields["init_args"], label, component.name, variant, component.needs
-        )
+        declared = component.needs, component.precisions
+        choice = MethodChoice(component.class_path, fields["init_args"], label, component.name, variant, *declared)
         named.append(choice)
     _distinct("methods", [choice.label for choice in named])
     return tuple(named)

@@ -1,12 +1,12 @@
 """Plans: a file that says what to compare, turned into the list of runs and their stages. Nothing heavy is imported."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from supreme.errors import ConfigError
 from supreme.experiment.chain import Cell, Chains
@@ -26,13 +26,14 @@ from supreme.experiment.presets import Preset, preset
 from supreme.experiment.recipes import settled, training
 from supreme.experiment.seeds import Seeds, seed_grid
 from supreme.experiment.stage import Choice, Stage, digest
+from supreme.experiment.trainer_settings import trainer_settings
+from supreme.precision import kind_of
 
-TRAINER: Mapping[str, Any] = {"accelerator": "auto", "devices": 1, "strategy": "auto", "precision": "32-true"}
-TRAINER_KEYS = (*TRAINER, "num_nodes", "deterministic", "benchmark")
 EVALUATION_KEYS = ("batch_size",)
+Checkpoints = Literal["keep", "drop"]
 KEYS = (
     *("name", "output", "datasets", "models", "training", "scenarios", "methods", "metrics", "seeds"),
-    *("trainer", "threads", "evaluation", "presets", "fingerprints"),
+    *("trainer", "threads", "evaluation", "presets", "checkpoints", "fingerprints"),
 )
 
 
@@ -60,6 +61,7 @@ class Run:
         training_seed: s_t.
         unlearning_seed: s_u.
         evaluation_seed: s_e.
+        draw_seed: seed of the draw of the samples to forget, None where nothing is drawn.
         config: the whole resolved configuration, as plain values.
         stage: the stage whose result is this run's; all others are its inputs.
     """
@@ -74,6 +76,7 @@ class Run:
     training_seed: int
     unlearning_seed: int
     evaluation_seed: int
+    draw_seed: int | None
     config: Mapping[str, Any] = field(repr=False, compare=False)
     stage: Stage = field(repr=False, compare=False)
 
@@ -81,7 +84,7 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What tells this run from others of the output folder; the ``run`` part of its record."""
         names = ("dataset", "model", "scenario", "target", "method", "variant")
-        seeds = ("training_seed", "unlearning_seed", "evaluation_seed")
+        seeds = ("training_seed", "unlearning_seed", "evaluation_seed", "draw_seed")
         return {name: getattr(self, name) for name in (*names, *seeds)}
 
     @cached_property
@@ -128,9 +131,11 @@ class Plan:
         metrics: the metrics; None takes all.
         added_metrics: metrics beside those.
         seeds: the seed triples.
+        draws: seeds of the draw of random samples, each with every seed triple; empty draws by the unlearning seed.
         trainer: arguments of the Trainer.
         threads: CPU threads of a run.
         evaluation: how models are evaluated.
+        checkpoints: ``"keep"``, or ``"drop"`` to remove the weights of every M_u after its evaluation.
         presets: whether methods take the papers' settings for a place where the plan says nothing else.
         fingerprints: label of a dataset -> hash of its content, for data that may change under the same name.
         content: the plan file.
@@ -146,10 +151,12 @@ class Plan:
     metrics: tuple[Choice, ...] | None
     added_metrics: tuple[Choice, ...]
     seeds: tuple[Seeds, ...]
+    draws: tuple[int, ...]
     trainer: Mapping[str, Any]
     threads: int
     evaluation: Mapping[str, Any]
     presets: bool
+    checkpoints: Checkpoints
     fingerprints: Mapping[str, str]
     content: Mapping[str, Any] = field(repr=False)
 
@@ -157,26 +164,36 @@ class Plan:
         """Every run, cell by cell; methods that a scenario cannot serve are left out."""
         chains = self._chains()
         return [
-            self._run(chains, dataset, model, scenario, target, method, seeds)
+            self._run(chains, dataset, model, scenario, target, method, seeds, draw)
             for dataset in self.datasets
             for model in self.models
             for scenario in self.scenarios
             for target in scenario.targets
             for seeds in self.seeds
+            for draw in self._draws_of(scenario, seeds)
             for method in self.methods
-            if _serves(scenario, method)
+            if not self._obstacle(scenario, method)
         ]
 
     def not_applicable(self) -> list[NotApplicable]:
         """Methods that are left out, and why."""
-        reason = "it needs a class to forget, and this scenario draws samples at random"
         pairs = [(method, scenario) for scenario in self.scenarios for method in self.methods]
-        return [NotApplicable(m.label, s.label, reason) for m, s in pairs if not _serves(s, m)]
+        reasons = [(method, scenario, self._obstacle(scenario, method)) for method, scenario in pairs]
+        return [NotApplicable(method.label, scenario.label, why) for method, scenario, why in reasons if why]
+
+    def _obstacle(self, scenario: ScenarioChoice, method: MethodChoice) -> str:
+        """Why a method cannot serve a scenario in this plan, "" when it can."""
+        if scenario.random and "class" in method.needs:
+            return "it needs a class to forget, and this scenario draws samples at random"
+        precision = self.trainer["precision"]
+        if method.precisions and kind_of(precision) not in method.precisions:
+            return f"it does not work in precision {precision}"
+        return ""
 
     def used_presets(self) -> list[Preset]:
         """The presets that settings of the runs come from."""
         places = product(self.methods, self.datasets, self.models, self.scenarios)
-        found = [self._preset(*place) for place in places if _serves(place[3], place[0])]
+        found = [self._preset(*place) for place in places if not self._obstacle(place[3], place[0])]
         return list(dict.fromkeys(one for one in found if one is not None))
 
     def _preset(self, method: MethodChoice, dataset: Choice, model: Choice, scenario: Choice) -> Preset | None:
@@ -204,6 +221,12 @@ class Plan:
         merged = {**self.fingerprints, **fingerprints}
         return replace(self, fingerprints=merged, content={**self.content, "fingerprints": merged})
 
+    def _draws_of(self, scenario: ScenarioChoice, seeds: Seeds) -> tuple[int | None, ...]:
+        """Seeds of the draws of a scenario: the plan's, else the unlearning seed; its own where it fixes one."""
+        if scenario.draws:
+            return self.draws or (seeds.unlearning,)
+        return (scenario.init_args.get("draw_seed"),)
+
     def _chains(self) -> Chains:
         retrain = next(method for method in self.methods if method.name == "Retrain")
         named = None if self.metrics is None else [metric.config for metric in self.metrics]
@@ -225,15 +248,17 @@ class Plan:
         target: Any,
         method: MethodChoice,
         seeds: Seeds,
+        draw: int | None,
     ) -> Run:
         shown = target_text(target)
         taken = self._preset(method, dataset, model, scenario)
         method = replace(method, init_args={**(taken.init_args if taken else {}), **method.init_args})
         fixed = {**scenario.init_args, scenario.target_argument: target}
-        arguments = {**fixed, "draw_seed": seeds.unlearning} if scenario.draws else fixed
+        arguments = {**fixed, "draw_seed": draw} if scenario.draws else fixed
         forget = Choice(scenario.class_path, arguments, scenario.label)
         recipe = settled(model.training, self.training, model.class_path, dataset.class_path)[0]
-        cell = Cell(dataset, model, forget, f"{scenario.label} {shown}", seeds, recipe)
+        drawn = f" draw {draw}" if scenario.draws and self.draws else ""
+        cell = Cell(dataset, model, forget, f"{scenario.label} {shown}{drawn}", seeds, recipe)
         config = {
             "dataset": dataset.config,
             "network": model.config,
@@ -243,11 +268,11 @@ class Plan:
             "method": method.config,
             "metrics": chains.metrics,
             "evaluation": chains.evaluation,
-            "seeds": seeds._asdict(),
+            "seeds": {**seeds._asdict(), "draw": draw},
         }
         stage = chains.evaluate(cell, method, original=method.name == "Original")
         names = (dataset.label, model.label, scenario.label, shown, method.name, method.variant)
-        return Run(self.name, *names, *seeds, config=config, stage=stage)
+        return Run(self.name, *names, *seeds, draw, config=config, stage=stage)
 
 
 def load_plan(path: str | Path, root: Path | None = None) -> Plan:
@@ -271,28 +296,27 @@ def load_plan(path: str | Path, root: Path | None = None) -> Plan:
         raise ConfigError(f"Expected letters, digits, '.', '_' and '-' in the name of a plan, got '{name}'.")
     named_metrics, added_metrics = metrics(content.get("metrics"), root)
     evaluation = mapping(content.get("evaluation"), "evaluation", EVALUATION_KEYS)
+    chosen = scenarios(content["scenarios"], root)
     return Plan(
         name=name,
         output=Path(content.get("output") or Path("runs") / name),
         datasets=choices("datasets", content["datasets"], root),
         models=networks(content["models"], root),
         training=training(content.get("training")),
-        scenarios=scenarios(content["scenarios"], root),
+        scenarios=chosen,
         methods=methods(content["methods"], root),
         metrics=named_metrics,
         added_metrics=added_metrics,
         seeds=_seeds(content.get("seeds")),
-        trainer={**TRAINER, **mapping(content.get("trainer"), "trainer", TRAINER_KEYS)},
+        draws=_draws(content.get("seeds"), chosen),
+        trainer=trainer_settings(content.get("trainer")),
         threads=integer(content.get("threads", 1), "threads", 1),
         evaluation=evaluation,
         presets=_presets(content.get("presets", True)),
+        checkpoints=_checkpoints(content.get("checkpoints", "keep")),
         fingerprints=mapping(content.get("fingerprints"), "fingerprints"),
         content=content,
     )
-
-
-def _serves(scenario: ScenarioChoice, method: MethodChoice) -> bool:
-    return not (scenario.random and "class" in method.needs)
 
 
 def _presets(value: Any) -> bool:
@@ -301,8 +325,33 @@ def _presets(value: Any) -> bool:
     return value
 
 
+def _checkpoints(value: Any) -> Checkpoints:
+    if value not in ("keep", "drop"):
+        raise ConfigError(f"Expected keep or drop under 'checkpoints', got {value!r:.60}.")
+    return "drop" if value == "drop" else "keep"
+
+
 def _seeds(value: Any) -> tuple[Seeds, ...]:
-    fields = mapping({"training": value} if isinstance(value, list) else value, "seeds", Seeds._fields)
+    fields = _seed_fields(value)
     training = [integer(seed, "seeds.training", 0) for seed in entries(fields.get("training", [0]), "seeds.training")]
     counts = [integer(fields.get(name, 1), f"seeds.{name}", 1) for name in ("unlearning", "evaluation")]
     return tuple(seed_grid(training, *counts))
+
+
+def _draws(value: Any, chosen: Sequence[ScenarioChoice]) -> tuple[int, ...]:
+    """The seeds of the draws that the plan lists."""
+    given = _seed_fields(value).get("draw")
+    if given is None:
+        return ()
+    if not isinstance(given, list):
+        raise ConfigError(f"Expected a list under seeds.draw, such as [1] for one draw in all runs, got {given!r:.60}.")
+    draws = tuple(integer(seed, "seeds.draw", 0) for seed in entries(given, "seeds.draw"))
+    if len(set(draws)) != len(draws):
+        raise ConfigError(f"Expected distinct seeds under seeds.draw, got {given}; list each seed once.")
+    if not any(scenario.draws for scenario in chosen):
+        raise ConfigError("No scenario of the plan draws samples by 'seeds.draw'; leave it out.")
+    return draws
+
+
+def _seed_fields(value: Any) -> dict[str, Any]:
+    return mapping({"training": value} if isinstance(value, list) else value, "seeds", (*Seeds._fields, "draw"))

@@ -41,7 +41,7 @@ def presets() -> tuple[Preset, ...]:
 
     Example:
         >>> presets()[0].conditions
-        ('PinsFaceRecognition', 'FullClass')
+        ('CIFAR20', 'FullClass')
     """
     found = {}
     for folder in config_folders():

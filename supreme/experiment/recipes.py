@@ -14,6 +14,7 @@ from supreme.experiment.plan_file import config_folders, integer, mapping, read_
 from supreme.syntax import definitions, locate
 
 GROUP = "recipe"
+SELECTION = ("validation_fraction", "checkpoint")  # which of a network's passes is kept, and on which images
 
 
 def recipe_for(network: str, dataset: str) -> str | None:
@@ -73,7 +74,8 @@ def training(value: Any, where: str = "training") -> dict[str, Any]:
 
     Args:
         value: the name of a recipe, nothing, or a mapping: the fields of a recipe, ``epochs``, ``batch_size``,
-            ``augmentation`` (arguments of Augment in place of the dataset's), and
+            ``augmentation`` (arguments of Augment in place of the dataset's), ``validation_fraction`` (share of the
+            training images that are held out), ``checkpoint`` (``"last"``, or ``"best"`` on those images), and
             ``recipe``, the name of one whose values the others replace.
         where: which part of the plan, for messages.
 
@@ -81,7 +83,7 @@ def training(value: Any, where: str = "training") -> dict[str, Any]:
         ConfigError: if a value cannot be used.
         UnknownNameError: if a key or the recipe is unknown.
     """
-    allowed = [*_fields("supreme.classifier", "Recipe"), "epochs", "batch_size", "augmentation"]
+    allowed = [*_fields("supreme.classifier", "Recipe"), "epochs", "batch_size", "augmentation", *SELECTION]
     given = mapping({"recipe": value} if isinstance(value, str) else value, where, ["recipe", *allowed])
     base = given.pop("recipe", None)
     if base is not None and not isinstance(base, str):
@@ -92,6 +94,7 @@ def training(value: Any, where: str = "training") -> dict[str, Any]:
     for key in ("epochs", "batch_size"):
         if key in found:
             integer(found[key], f"{where}.{key}", 1)
+    _check_selection(found, where)
     return found
 
 
@@ -106,8 +109,21 @@ def settled(
         network: class name or dotted path.
         dataset: class name or dotted path.
     """
-    picked = None if own or common else recipe_for(network, dataset)
-    return dict(own or common) if picked is None else read_recipe(picked), picked
+    said = dict(own or common)
+    picked = None if said.keys() - set(SELECTION) else recipe_for(network, dataset)
+    return said if picked is None else {**read_recipe(picked), **said}, picked
+
+
+def _check_selection(found: Mapping[str, Any], where: str) -> None:
+    """Refuse a share outside (0, 1), an unknown checkpoint, and the best one on nothing."""
+    fraction, checkpoint = (found.get(name) for name in SELECTION)
+    number = isinstance(fraction, int | float) and not isinstance(fraction, bool) and 0 < fraction < 1
+    if fraction is not None and not number:
+        raise ConfigError(f"Expected a share inside (0, 1) in {where}.validation_fraction, got {fraction!r:.60}.")
+    if checkpoint not in (None, "last", "best"):
+        raise ConfigError(f"Expected last or best in {where}.checkpoint, got {checkpoint!r:.60}.")
+    if checkpoint == "best" and fraction is None:
+        raise ConfigError(f"Expected validation_fraction beside checkpoint: best in {where}; 0.1 holds out 10 %.")
 
 
 def _fields(module: str, name: str) -> tuple[str, ...]:

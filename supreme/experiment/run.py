@@ -1,8 +1,11 @@
 """One stage, executed: train, unlearn, keep outputs, evaluate. The scheduler calls :func:`execute`."""
 
+import inspect
 import json
-from collections.abc import Mapping
-from functools import lru_cache
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,28 +13,39 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
 from supreme.batch import PARTS
-from supreme.callbacks import ElapsedTime, PeakMemory, Utilisation, git_commit
+from supreme.callbacks import ElapsedTime, MetricCosts, PeakMemory, Utilisation, git_commit
 from supreme.classifier import ImageClassifier, Recipe
 from supreme.components import load
 from supreme.datasets.base import ImageDataset
-from supreme.distributed import full_state_dict, hushed, quiet_trainer
+from supreme.distributed import (
+    evaluation_strategy,
+    full_state_dict,
+    hushed,
+    matmul_precision,
+    quiet_trainer,
+    rank,
+    splits_weights,
+)
 from supreme.errors import DataError
 from supreme.evaluation import Evaluation, Outputs
+from supreme.experiment.recipes import SELECTION
 from supreme.experiment.stage import Stage
-from supreme.experiment.store import RESULT_FILE, Store
+from supreme.experiment.store import RESULT_FILE, STAGE_FILE, Store, Writer
+from supreme.experiment.validation import BestCheckpoint, HeldOut
 from supreme.methods.base import UnlearningMethod
 from supreme.methods.retrain import Retrain
 from supreme.metrics.base import EvaluationMetric
 from supreme.metrics.suite import default_metrics
 from supreme.models.build import NetworkSpec, build, reinitialise
 from supreme.models.stored import load_model, save_model
+from supreme.outline import DrawnWeights, outline
 from supreme.scenarios.base import Scenario
 from supreme.scenarios.whole_dataset import WholeDataset
 from supreme.seeding import derive, isolated
 from supreme.transforms.augment import Augment
 
 SomeScenario = TypeVar("SomeScenario", bound=Scenario)
-OUTPUTS, TEACHER_OUTPUTS = "outputs.safetensors", "incompetent.safetensors"
+OUTPUTS, TEACHER_OUTPUTS, TRACKED = "outputs.safetensors", "incompetent.safetensors", "evaluation_costs"
 
 
 def execute(stage: Stage, store: Store) -> None:
@@ -42,7 +56,8 @@ def execute(stage: Stage, store: Store) -> None:
         store: where the result goes.
     """
     work = {"train": _train, "unlearn": _unlearn, "outputs": _outputs, "evaluate": _evaluate}[stage.kind]
-    with hushed(), isolated(int(stage.config.get("seed", 0))):
+    precision = matmul_precision(stage.config["trainer"].get("matmul_precision"))
+    with hushed(), precision, isolated(int(stage.config.get("seed", 0))):
         work(stage, store)
 
 
@@ -50,33 +65,38 @@ def _train(stage: Stage, store: Store) -> None:
     """M_o."""
     recipe, epochs, batch_size = _training(stage)
     data = _augmented(WholeDataset(_dataset(stage), batch_size), stage)
-    spec, classes = NetworkSpec(**stage.config["network"]), len(data.dataset.classes)
-    classifier = ImageClassifier(spec, recipe, stage.config["seed"], classes)
-    resources = _fit(stage, store, classifier, data, max_epochs=epochs, limit_val_batches=0)
-    _save(stage, store, classifier.model, {"seed": stage.config["seed"]}, resources, data.dataset)
+    spec = NetworkSpec(**stage.config["network"])
+    classifier = ImageClassifier(spec, recipe, stage.config["seed"])
+    best = _best(stage, data, 1)
+    resources = _fit(stage, store, classifier, data, best, max_epochs=epochs, limit_val_batches=0)
+    _save(stage, store, classifier.model, {"seed": stage.config["seed"]}, resources, data.dataset, best)
 
 
 def _unlearn(stage: Stage, store: Store) -> None:
     """M_r or M_u."""
     scenario = _scenario(stage)
     chosen, arguments, seed = _method_class(stage), _arguments(stage, "method"), stage.config["seed"]
+    later = splits_weights(stage.config["trainer"]["strategy"]) and not chosen.reads_weights_early
+    best = None
     if issubclass(chosen, Retrain):
         recipe, epochs, _ = _training(stage)
+        best = _best(stage, scenario, epochs)
         arguments = {"recipe": recipe, "epochs": epochs, **arguments}
-        original = build(NetworkSpec(**stage.config["network"]), len(scenario.dataset.classes), seed)
+        make = partial(build, NetworkSpec(**stage.config["network"]), len(scenario.dataset.classes), seed)
+        original = (outline(make, DrawnWeights(make)) if later else None) or make()
     else:
-        original = load_model(store.path(stage.inputs["original"]))[0]
+        original = load_model(store.path(stage.inputs["original"]), later=later)[0]
     method: UnlearningMethod = chosen(original, **arguments, seed=seed)
-    resources = _fit(stage, store, method, scenario, max_epochs=1)
+    resources = _fit(stage, store, method, scenario, best, max_epochs=1)
     about = {"method": stage.config["method"], "seed": seed, "scenario": stage.config["scenario"]}
-    _save(stage, store, method.model, about, resources, scenario.dataset)
+    _save(stage, store, method.model, about, resources, scenario.dataset, best)
 
 
 def _outputs(stage: Stage, store: Store) -> None:
     """Logits of M_o or M_r on all parts; beside those of M_o the incompetent teacher's on the forget part."""
     scenario, source = _scenario(stage), stage.inputs["model"]
     forget = "forget_train" if scenario.random else "forget_test"
-    network = load_model(store.path(source))[0]
+    network = load_model(store.path(source), later=True)[0]
     networks, parts = {OUTPUTS: network}, {OUTPUTS: set(PARTS)}
     if source.kind == "train":
         seed = derive(scenario.request.fingerprint, "incompetent teacher")
@@ -85,35 +105,27 @@ def _outputs(stage: Stage, store: Store) -> None:
     kept = {}
     for name, model in networks.items():
         evaluation = Evaluation(model, metrics=[], random=scenario.random, parts=parts[name])
-        _trainer(stage).test(evaluation, datamodule=scenario, verbose=False)
+        _tester(stage).test(evaluation, datamodule=scenario, verbose=False)
         kept[name] = evaluation.outputs["unlearned"]
 
     def write(folder: Path) -> None:
         for name, outputs in kept.items():
             outputs.save(folder / name)
 
-    store.commit(stage, write)
+    _commit(stage, store, write)
 
 
 def _evaluate(stage: Stage, store: Store) -> None:
-    """All metrics of one run, in the form of a record."""
-    scenario, inputs = _scenario(stage), {role: store.path(source) for role, source in stage.inputs.items()}
-    outputs = {
-        "retrained": Outputs.load(inputs["retrained_outputs"] / OUTPUTS),
-        "original": Outputs.load(inputs["original_outputs"] / OUTPUTS),
-        "incompetent": Outputs.load(inputs["original_outputs"] / TEACHER_OUTPUTS),
-    }
-    if stage.inputs["unlearned"].key == stage.inputs["retrained"].key:
-        outputs["unlearned"] = outputs["retrained"]
-    evaluation = Evaluation(
-        load_model(inputs["unlearned"])[0],
-        load_model(inputs["retrained"])[0],
-        outputs=outputs,
-        metrics=_metrics(stage),
-        random=scenario.random,
-        seed=stage.config["seed"],
-    )
-    _trainer(stage).test(evaluation, datamodule=scenario, verbose=False)
+    """All metrics of one run, in the form of a record.
+
+    With a further evaluation seed, the result of the first one is taken over and only what draws is computed: no model
+    is forwarded again.
+    """
+    if "first" in stage.inputs:
+        _evaluate_again(stage, store)
+        return
+    scenario = _scenario(stage)
+    evaluation, tracked = _tested(stage, store, scenario, _metrics(stage), {})
     result = {
         "metrics": {**evaluation.scores, **_costs(stage, store)},
         "scenario_sizes": {name: len(index) for name, index in scenario.indices().items()},
@@ -121,6 +133,7 @@ def _evaluate(stage: Stage, store: Store) -> None:
         "notes": list(scenario.dataset.notes),
         "git_commit": git_commit(Path.cwd()),
         "contended": any(_description(store, stage, role).get("contended") for role in ("unlearned", "retrained")),
+        **tracked,
     }
 
     def write(folder: Path) -> Mapping[str, Any]:
@@ -129,7 +142,56 @@ def _evaluate(stage: Stage, store: Store) -> None:
         scenario.export(folder)
         return {"hardware": _hardware(stage)}
 
-    store.commit(stage, write)
+    _commit(stage, store, write)
+
+
+def _evaluate_again(stage: Stage, store: Store) -> None:
+    """The result of the first evaluation seed, with the metrics that draw computed anew."""
+    first, metrics = stage.inputs["first"], [metric for metric in _metrics(stage) if _draws(metric)]
+    result = {name: value for name, value in store.result(first).items() if name != TRACKED}
+    if metrics:
+        outputs = {"unlearned": Outputs.load(store.path(first) / OUTPUTS)}
+        evaluation, tracked = _tested(stage, store, _scenario(stage), metrics, outputs)
+        result |= {"metrics": {**result["metrics"], **evaluation.scores}, **tracked}
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        for source in store.path(first).iterdir():
+            if source.name not in (RESULT_FILE, STAGE_FILE):
+                _share(source, folder / source.name)
+        (folder / RESULT_FILE).write_text(json.dumps({**result, "git_commit": git_commit(Path.cwd())}))
+        return {"hardware": _hardware(stage)}
+
+    _commit(stage, store, write)
+
+
+def _tested(
+    stage: Stage,
+    store: Store,
+    scenario: Scenario,
+    metrics: Sequence[EvaluationMetric],
+    known: Mapping[str, Outputs],
+) -> tuple[Evaluation, dict[str, Any]]:
+    """A finished evaluation, and what each metric cost where that is asked for; ``known`` outputs are not computed."""
+    inputs = {role: store.path(source) for role, source in stage.inputs.items()}
+    outputs = {
+        **known,
+        "retrained": Outputs.load(inputs["retrained_outputs"] / OUTPUTS),
+        "original": Outputs.load(inputs["original_outputs"] / OUTPUTS),
+        "incompetent": Outputs.load(inputs["original_outputs"] / TEACHER_OUTPUTS),
+    }
+    if stage.inputs["unlearned"] == stage.inputs["retrained"]:
+        outputs["unlearned"] = outputs["retrained"]
+    evaluation = Evaluation(
+        load_model(inputs["unlearned"], later=True)[0],
+        load_model(inputs["retrained"], later=True)[0],
+        outputs=outputs,
+        metrics=metrics,
+        random=scenario.random,
+        seed=stage.config["seed"],
+    )
+    costs = [MetricCosts()] if store.track_evaluation else []
+    _tester(stage, callbacks=costs).test(evaluation, datamodule=scenario, verbose=False)
+    return evaluation, {TRACKED: costs[0].costs} if costs else {}
 
 
 def _costs(stage: Stage, store: Store) -> dict[str, float]:
@@ -140,9 +202,17 @@ def _costs(stage: Stage, store: Store) -> dict[str, float]:
     return {**method, "speedup": retrain["time_s"] / method["time_s"]}
 
 
-def _fit(stage: Stage, store: Store, module: LightningModule, data: LightningDataModule, **trainer: Any) -> Any:
+def _fit(
+    stage: Stage,
+    store: Store,
+    module: LightningModule,
+    data: LightningDataModule,
+    best: BestCheckpoint | None,
+    **trainer: Any,
+) -> Any:
     clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
-    _trainer(stage, callbacks=[clock, memory, load_], **trainer).fit(module, datamodule=data)
+    callbacks = [clock, memory, load_, *([] if best is None else [best])]
+    _trainer(stage, callbacks=callbacks, **trainer).fit(module, datamodule=data)
     resources = {
         "time_s": clock.time_s,
         "peak_memory_bytes": float(memory.peak_memory_bytes),
@@ -152,31 +222,50 @@ def _fit(stage: Stage, store: Store, module: LightningModule, data: LightningDat
 
 
 def _save(
-    stage: Stage, store: Store, network: nn.Module, about: dict[str, Any], extra: Any, dataset: ImageDataset
+    stage: Stage,
+    store: Store,
+    network: nn.Module,
+    about: dict[str, Any],
+    extra: Any,
+    dataset: ImageDataset,
+    best: BestCheckpoint | None,
 ) -> None:
-    state = full_state_dict(network)
+    state = full_state_dict(network) if best is None else best.state
     described = {"classes": list(dataset.classes), "fingerprint": dataset.fingerprint, **about}
 
     def write(folder: Path) -> Mapping[str, Any]:
         save_model(folder, network, described, state)
-        return dict(extra)
+        return {**extra, **({} if best is None else {"checkpoint": best.about})}
 
-    store.commit(stage, write)
+    _commit(stage, store, write)
+
+
+def _commit(stage: Stage, store: Store, writer: Writer) -> None:
+    """Write the result, on one of several ranks."""
+    if rank() == 0:
+        store.commit(stage, writer)
 
 
 def _trainer(stage: Stage, **arguments: Any) -> Any:
-    return quiet_trainer(**{**stage.config["trainer"], **arguments})
+    config = {name: value for name, value in stage.config["trainer"].items() if name != "matmul_precision"}
+    return quiet_trainer(**{**config, **arguments})
+
+
+def _tester(stage: Stage, **arguments: Any) -> Any:
+    return _trainer(stage, strategy=evaluation_strategy(stage.config["trainer"]["strategy"]), **arguments)
 
 
 def _hardware(stage: Stage) -> dict[str, Any]:
-    trainer = stage.config["trainer"]
-    return {name: trainer[name] for name in ("accelerator", "devices", "strategy", "precision")} | {
-        "threads": stage.config["threads"]
-    }
+    trainer, names = stage.config["trainer"], ("accelerator", "devices", "strategy", "precision")
+    found = {name: trainer[name] for name in names} | {"threads": stage.config["threads"]}
+    if stage.kind in ("outputs", "evaluate"):
+        found["evaluated_as"] = evaluation_strategy(trainer["strategy"])
+    return found
 
 
 def _training(stage: Stage) -> tuple[Recipe, int, int]:
-    training = {name: value for name, value in stage.config["training"].items() if name != "augmentation"}
+    beside = ("augmentation", *SELECTION)
+    training = {name: value for name, value in stage.config["training"].items() if name not in beside}
     epochs, batch_size = training.pop("epochs", 20), training.pop("batch_size", 64)
     return Recipe(**training), epochs, batch_size
 
@@ -198,19 +287,29 @@ def _augmented(data: SomeScenario, stage: Stage) -> SomeScenario:
     return data
 
 
+def _best(stage: Stage, data: Scenario, passes: int) -> BestCheckpoint | None:
+    """What keeps the best checkpoint, where the plan wants that one and not the last."""
+    return BestCheckpoint(data, passes) if stage.config["training"].get("checkpoint") == "best" else None
+
+
 def _dataset(stage: Stage) -> ImageDataset:
-    """The dataset, read once per process."""
-    config = stage.config["dataset"]
-    return _open(config["class_path"], json.dumps(config["init_args"], sort_keys=True), config.get("fingerprint"))
+    """The dataset, read once per process; without the images that the plan holds out for validation."""
+    config, share = stage.config["dataset"], stage.config["training"].get("validation_fraction")
+    arguments = json.dumps(config["init_args"], sort_keys=True)
+    return _open(config["class_path"], arguments, config.get("fingerprint"), share)
 
 
 @lru_cache(maxsize=4)
-def _open(class_path: str, arguments: str, fingerprint: str | None) -> ImageDataset:
+def _open(class_path: str, arguments: str, fingerprint: str | None, held_out: float | None) -> ImageDataset:
     dataset: ImageDataset = load(class_path)(**json.loads(arguments))
     dataset.prepare()
     if fingerprint not in (None, dataset.fingerprint):
         raise DataError(f"The images of {dataset!r} have changed since the plan was started; start it again.")
-    return dataset
+    if held_out is None:
+        return dataset
+    rest = HeldOut(dataset, held_out)
+    rest.prepare()
+    return rest
 
 
 def _method_class(stage: Stage) -> type[UnlearningMethod]:
@@ -233,6 +332,19 @@ def _metric(config: Mapping[str, Any], seed: int) -> EvaluationMetric:
     from supreme.api import make_metric
 
     return make_metric(config["class_path"], seed, dict(config["init_args"]))
+
+
+def _draws(metric: EvaluationMetric) -> bool:
+    """Whether a metric depends on the evaluation seed; that reaches it by its argument ``seed`` alone."""
+    return "seed" in inspect.signature(type(metric)).parameters
+
+
+def _share(source: Path, target: Path) -> None:
+    """Have a file in a second place without a second copy, where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _description(store: Store, stage: Stage, role: str) -> dict[str, Any]:

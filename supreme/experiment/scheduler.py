@@ -5,13 +5,14 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from supreme.errors import ConfigError
+from supreme.experiment.checkpoints import Dropping
 from supreme.experiment.costs import Costs
 from supreme.experiment.lease import Lease
 from supreme.experiment.plan import NotApplicable, Plan, Run
@@ -22,7 +23,7 @@ from supreme.experiment.stage import Stage
 from supreme.experiment.store import Store
 from supreme.experiment.worker import Crew, InlineCrew, ProcessCrew
 
-EXECUTE = "supreme.experiment.run:execute"
+EXECUTE = "supreme.experiment.launchers:execute"
 _POLL_S = 0.25
 
 
@@ -81,6 +82,8 @@ def run_plan(
     only: str = "",
     force: str = "",
     gpus: Sequence[str] = (),
+    track_evaluation: bool = False,
+    apart: bool = False,
 ) -> Summary:
     """Do what a plan asks for and is not there yet.
 
@@ -94,6 +97,8 @@ def run_plan(
         only: a selection of runs, for example ``"method=SSD,seed=260"``.
         force: a selection of stages to compute again, for example ``"stage=evaluate"``.
         gpus: accelerators to share out among the workers.
+        track_evaluation: whether records say what each metric has cost; those that are there already stay as they are.
+        apart: whether a single worker is a process of its own too, so that signals reach this process at once.
 
     Returns:
         What was done, what was there, and what failed.
@@ -107,17 +112,18 @@ def run_plan(
     started = time.monotonic()
     if workers < 1:
         raise ConfigError(f"Expected at least one worker, got {workers}.")
-    store = Store(plan.output, workers).open()
+    store = Store(plan.output, workers, track_evaluation).open()
     store.save_plan(plan.name, plan.content)
-    runs = select(plan.runs(), only)
+    everything = plan.runs()
+    runs = select(everything, only)
     crew: Crew
-    if workers == 1:
+    if workers == 1 and not apart:
         crew = InlineCrew(store, execute, plan.threads)
     else:
         crew = ProcessCrew(store, execute, plan.threads, workers, gpus)
-    schedule = Schedule(
-        runs, store, crew, workers, progress or Progress(), select_stages(runs, force) if force else set()
-    )
+    forced = select_stages(runs, force) if force else set()
+    dropping = Dropping(store, everything if plan.checkpoints == "drop" else ())
+    schedule = Schedule(runs, store, crew, workers, progress or Progress(), forced, dropping)
     with _interruptible():
         schedule.work()
     return schedule.summary(tuple(plan.not_applicable()), time.monotonic() - started)
@@ -133,16 +139,25 @@ class Schedule:
         workers: how many at a time.
         progress: shows where it stands.
         forced: stages to compute again.
+        dropping: removes checkpoints that the plan does not keep.
     """
 
     def __init__(
-        self, runs: Sequence[Run], store: Store, crew: Crew, workers: int, progress: Progress, forced: set[Stage]
+        self,
+        runs: Sequence[Run],
+        store: Store,
+        crew: Crew,
+        workers: int,
+        progress: Progress,
+        forced: set[Stage],
+        dropping: Dropping,
     ) -> None:
+        self.dropping = dropping
         self.runs, self.store, self.crew, self.workers, self.progress = runs, store, crew, workers, progress
         self.forced = set(forced)
         self.costs = Costs()
         self.everything = list(dict.fromkeys(stage for run in runs for stage in run.stages()))
-        self.open = self._needed()
+        self.open = needed(runs, store, self.forced)
         self.missing = {s: {i for i in s.inputs.values() if i in self.open} for s in self.open}
         self.readers: dict[Stage, list[Stage]] = {stage: [] for stage in self.open}
         for stage, inputs in self.missing.items():
@@ -170,6 +185,7 @@ class Schedule:
                 withdraw(self.store, run)
                 if run.stage not in self.open:
                     publish(self.store, run)
+            self.dropping.everything(self.open)
             while self.open:
                 self._hand_out()
                 waiting = bool(self.elsewhere)
@@ -181,6 +197,7 @@ class Schedule:
                     self._end(outcome.stage, worker, outcome.reason, outcome.seconds)
                     lease.release()
                 self._look_elsewhere()
+            self.dropping.everything(self.open)
         finally:
             self.crew.stop()
             self.store.leases.release_all()
@@ -210,20 +227,6 @@ class Schedule:
             stages_reused=len(self.everything) - self.computed - len(self.failed),
             seconds=seconds,
         )
-
-    def _needed(self) -> dict[Stage, None]:
-        """Stages without a result that a run without a result needs, inputs first."""
-        found: dict[Stage, None] = {}
-
-        def visit(stage: Stage) -> None:
-            if stage not in found and (stage in self.forced or not self.store.has(stage)):
-                for source in stage.inputs.values():
-                    visit(source)
-                found[stage] = None
-
-        for run in self.runs:
-            visit(run.stage)
-        return found
 
     def _rank(self) -> None:
         """Put what is ready in a queue, the start of the longest chain of work first."""
@@ -291,6 +294,7 @@ class Schedule:
                     self._queue(reader)
             for run in self.runs_of.get(stage, ()):
                 publish(self.store, run)
+            self.dropping.after(stage, self.open)
             self._show(stage, worker, "done" if worker is not None else "reused", seconds, "")
         else:
             failure = self.store.failure(stage) or {"type": "", "message": reason, "traceback": "", "finished": ""}
@@ -318,6 +322,27 @@ class Schedule:
 
     def _show(self, stage: Stage, worker: int | None, end: End, seconds: float, reason: str) -> None:
         self.progress.stage_ended(worker, stage.label, end, seconds, reason, self.counts())
+
+
+def needed(runs: Iterable[Run], store: Store, forced: Collection[Stage] = ()) -> dict[Stage, None]:
+    """Stages without a result that a run without a result needs, inputs first.
+
+    Args:
+        runs: the runs.
+        store: where results are.
+        forced: stages to compute again.
+    """
+    found: dict[Stage, None] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage not in found and (stage in forced or not store.has(stage)):
+            for source in stage.inputs.values():
+                visit(source)
+            found[stage] = None
+
+    for run in runs:
+        visit(run.stage)
+    return found
 
 
 @contextmanager

@@ -16,6 +16,8 @@ FIELDS: Mapping[str, Callable[[Run], str]] = {
     "seed": lambda run: str(run.training_seed),
     "unlearning_seed": lambda run: str(run.unlearning_seed),
     "evaluation_seed": lambda run: str(run.evaluation_seed),
+    "draw_seed": lambda run: str(run.draw_seed),
+    "key": lambda run: run.key,
 }
 
 

@@ -7,7 +7,7 @@ stages of the same key, so it is computed once.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -75,10 +75,27 @@ class Stage:
 
     @cached_property
     def group(self) -> str:
-        """Stages of one group take about the same time: what they do, to which network, on which data."""
-        names = ("dataset", "network", "method")
-        paths = [self.config[name]["class_path"].rpartition(".")[2] for name in names if self.config.get(name)]
-        return " ".join([self.kind, *paths])
+        """Stages of one group take about the same time; see :func:`group_of`."""
+        return group_of(self.kind, self.config, self.inputs)
+
+
+def group_of(kind: str, config: Mapping[str, Any], roles: Collection[str]) -> str:
+    """What a stage does, to which network, on which data; for how many epochs where the recipe says that.
+
+    Args:
+        kind: kind of the stage.
+        config: its configuration.
+        roles: roles of its inputs.
+
+    Example:
+        >>> group_of("train", {"network": {"class_path": "supreme.models.ResNet18"}, "training": {"epochs": 5}}, ())
+        'train ResNet18 5 epochs'
+    """
+    names = ("dataset", "network", "method")
+    words = [kind, *(config[name]["class_path"].rpartition(".")[2] for name in names if config.get(name))]
+    if kind in ("train", "unlearn") and not roles and config.get("training"):
+        words.append(f"{config['training'].get('epochs', 20)} epochs")
+    return " ".join([*words, *(["again"] if "first" in roles else [])])
 
 
 def digest(value: Any) -> str:

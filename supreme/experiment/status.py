@@ -1,7 +1,7 @@
 """Status: where a plan stands, read from its output folder only."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from supreme.experiment.pins import recall
 from supreme.experiment.plan import NotApplicable, Plan, Run, load_plan
 from supreme.experiment.progress import duration
 from supreme.experiment.record import why
+from supreme.experiment.slurm_queue import in_queue, tasks
 from supreme.experiment.stage import KINDS, Stage
 from supreme.experiment.store import Store
 
@@ -36,6 +37,7 @@ class StatusReport:
         not_applicable: methods that the plan leaves out.
         other_versions: library -> its versions, other than the present one, that results were made with.
         seconds_left: estimate, with as many workers as there are now; None when too little is known.
+        slurm: tasks in SLURM's queue, in words; "" without any.
     """
 
     plan: str
@@ -50,11 +52,17 @@ class StatusReport:
     not_applicable: tuple[NotApplicable, ...] = ()
     other_versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seconds_left: float | None = None
+    slurm: str = ""
 
     @property
     def runs(self) -> int:
         """Number of all runs."""
         return len(self.done) + len(self.running) + len(self.queued) + len(self.failed)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run has ended, well or not."""
+        return not self.running and not self.queued
 
     def lines(self) -> Iterator[str]:
         """The report as lines of text."""
@@ -64,6 +72,8 @@ class StatusReport:
             f"{len(self.queued)} queued, {len(self.failed)} failed{left}"
         )
         yield "stages: " + ", ".join(f"{kind} {done}/{total}" for kind, (done, total) in self.stages.items())
+        if self.slurm:
+            yield f"SLURM tasks: {self.slurm}"
         yield from (f"running: {label} ({holder})" for label, holder in self.working.items())
         yield from (f"failed: {run.label}: {self.reasons[run.key]}" for run in self.failed)
         yield from (f"not applicable: {n.method} in {n.scenario}: {n.reason}" for n in self.not_applicable)
@@ -87,54 +97,103 @@ def status(root: str | Path, plan: Plan | None = None) -> StatusReport:
         Traceback (most recent call last):
         supreme.errors.ConfigError: No plan was ever run in 'no_such_folder'; give the output folder of 'supreme run'.
     """
-    store = Store(root)
-    plan = _last_plan(store) if plan is None else recall(plan, store)
-    runs = plan.runs()
-    stages = {stage: None for run in runs for stage in run.stages()}
-    snapshot = _Snapshot(store, stages)
-    states = {run: snapshot.state(run) for run in runs}
-    by_state = {state: tuple(run for run in runs if states[run] == state) for state in states.values()}
-    costs = Costs()
-    costs.learn(store, stages)
-    waiting = {s for run in runs if states[run] in ("running", "queued") for s in run.stages() if s not in snapshot.has}
-    groups = Counter(stage.group for stage in waiting)
-    return StatusReport(
-        plan=plan.name,
-        root=store.root,
-        done=by_state.get("done", ()),
-        running=by_state.get("running", ()),
-        queued=by_state.get("queued", ()),
-        failed=by_state.get("failed", ()),
-        reasons={run.key: why(run, *snapshot.cause(run)) for run in by_state.get("failed", ())},
-        stages={kind: _progress(snapshot.has, [s for s in stages if s.kind == kind]) for kind in KINDS},
-        working={s.label: _holder(snapshot.active[s.key]) for s in stages if s.key in snapshot.active},
-        not_applicable=tuple(plan.not_applicable()),
-        other_versions=_other_versions(store, snapshot.has),
-        seconds_left=costs.left(groups, max(1, len(snapshot.active))) if waiting else None,
-    )
+    return Watch(root, plan).report()
+
+
+class Watch:
+    """Looks at a plan again and again; what does not change is read once.
+
+    Args:
+        root: output folder of the plan.
+        plan: the plan; None takes the one that was last started there.
+
+    Raises:
+        ConfigError: if no plan was started there.
+    """
+
+    def __init__(self, root: str | Path, plan: Plan | None = None) -> None:
+        self.store = Store(root)
+        self.plan = _last_plan(self.store) if plan is None else recall(plan, self.store)
+        self.runs = self.plan.runs()
+        self.stages = list(dict.fromkeys(stage for run in self.runs for stage in run.stages()))
+        self._versions: dict[Stage, Mapping[str, str]] = {}
+
+    def report(self) -> StatusReport:
+        """Where the plan stands now."""
+        snapshot = _Snapshot(self.store, self.stages)
+        states: dict[State, list[Run]] = {"done": [], "running": [], "queued": [], "failed": []}
+        for run in self.runs:
+            states[snapshot.state(run)].append(run)
+        unfinished = [*states["running"], *states["queued"]]
+        waiting = {stage for run in unfinished for stage in run.stages() if stage not in snapshot.has}
+        return StatusReport(
+            plan=self.plan.name,
+            root=self.store.root,
+            done=tuple(states["done"]),
+            running=tuple(states["running"]),
+            queued=tuple(states["queued"]),
+            failed=tuple(states["failed"]),
+            reasons={run.key: why(run, *snapshot.cause(run)) for run in states["failed"]},
+            stages={kind: snapshot.progress([s for s in self.stages if s.kind == kind]) for kind in KINDS},
+            working={s.label: _holder(snapshot.active[s.key]) for s in self.stages if s.key in snapshot.active},
+            not_applicable=tuple(self.plan.not_applicable()),
+            other_versions=self._other_versions(snapshot.has),
+            seconds_left=self._seconds_left(waiting, len(snapshot.active)) if waiting else None,
+            slurm=in_queue(snapshot.tasks),
+        )
+
+    def _seconds_left(self, waiting: Iterable[Stage], workers: int) -> float | None:
+        costs = Costs()
+        costs.learn(self.store, self.stages)
+        return costs.left(Counter(stage.group for stage in waiting), max(1, workers))
+
+    def _other_versions(self, stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
+        """Versions in the stages' descriptions that differ from those installed here."""
+        here, others = versions(), dict[str, set[str]]()
+        for stage in stages:
+            if stage not in self._versions:
+                found = self.store.description(stage)["versions"]
+                self._versions[stage] = {name: text for name, text in found.items() if here.get(name) != text}
+            for library, version in self._versions[stage].items():
+                others.setdefault(library, set()).add(version)
+        return {library: tuple(sorted(found)) for library, found in sorted(others.items())}
 
 
 class _Snapshot:
     """The store at one moment."""
 
-    def __init__(self, store: Store, stages: Iterable[Stage]) -> None:
+    def __init__(self, store: Store, stages: Collection[Stage]) -> None:
         self.store = store
-        self.has = {stage for stage in stages if store.has(stage)}
+        self.has = store.having(stages)
         self.active = store.leases.active()
         self.failed = store.failed_keys()
+        self.tasks = tasks(store)
 
     def state(self, run: Run) -> State:
         if run.stage in self.has:
             return "done"
+        task = self.tasks[run.key].state if run.key in self.tasks else "unknown"
+        gone = task == "gone" and self.tasks[run.key].stage == run.stage.key
         missing = [stage for stage in run.stages() if stage not in self.has]
-        if any(stage.key in self.active for stage in missing):
+        if task == "waiting":
+            return "queued"
+        if task == "running" or any(stage.key in self.active for stage in missing):
             return "running"
-        return "failed" if any(stage.key in self.failed for stage in missing) else "queued"
+        return "failed" if gone or any(stage.key in self.failed for stage in missing) else "queued"
+
+    def progress(self, stages: Sequence[Stage]) -> tuple[int, int]:
+        """How many stages were done, those whose weights were dropped since included, and how many there are."""
+        done = sum(s in self.has or (s.kind == "unlearn" and self.store.dropped(s)) for s in stages)
+        return done, len(stages)
 
     def cause(self, run: Run) -> tuple[Stage, Mapping[str, Any]]:
-        """The first stage of a failed run that failed, and how."""
-        stage = next(stage for stage in run.stages() if stage not in self.has and stage.key in self.failed)
-        return stage, self.store.failure(stage) or {"message": "it has just been repaired"}
+        """The first stage of a failed run that failed, and how; its task in SLURM where no stage did."""
+        for stage in run.stages():
+            if stage not in self.has and stage.key in self.failed:
+                return stage, self.store.failure(stage) or {"message": "it has just been repaired"}
+        task = self.tasks[run.key]
+        text = f"SLURM ended its task {task.number} before there was a result (time, memory or scancel)"
+        return run.stage, {"message": f"{text}; see '{task.log}', and start 'supreme run' again"}
 
 
 def _last_plan(store: Store) -> Plan:
@@ -144,19 +203,5 @@ def _last_plan(store: Store) -> Plan:
     return load_plan(files[-1])
 
 
-def _progress(has: set[Stage], stages: list[Stage]) -> tuple[int, int]:
-    return sum(stage in has for stage in stages), len(stages)
-
-
 def _holder(lease: Mapping[str, Any]) -> str:
     return f"{str(lease['host']).partition(' ')[0]}, process {lease['pid']}"
-
-
-def _other_versions(store: Store, stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
-    """Versions in the stages' descriptions that differ from those installed here."""
-    here, others = versions(), dict[str, set[str]]()
-    for stage in stages:
-        for library, version in store.description(stage)["versions"].items():
-            if here.get(library) != version:
-                others.setdefault(library, set()).add(version)
-    return {library: tuple(sorted(found)) for library, found in sorted(others.items())}

@@ -19,8 +19,8 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from functools import lru_cache
 from hashlib import sha256
@@ -31,10 +31,11 @@ import yaml
 
 from supreme.callbacks.environment import hardware, versions
 from supreme.errors import OutputError, SupremeError
-from supreme.experiment.lease import Leases, host_name, process_lives
-from supreme.experiment.stage import Stage
+from supreme.experiment.lease import STALE_S, Leases, host_name, process_lives
+from supreme.experiment.stage import KINDS, Stage
 
 STAGE_FILE = "stage.json"
+DROPPED_FILE = "dropped.json"  # what stage.json becomes when the weights go
 RESULT_FILE = "result.json"
 _versions = lru_cache(maxsize=1)(versions)
 _FOLDERS = ("stages", "leases", "failures", "records", "logs", "plans")
@@ -50,13 +51,16 @@ class Store:
     Args:
         root: the output folder.
         workers: how many stages the scheduler runs at a time on this machine.
+        track_evaluation: whether evaluations measure the time and memory of every metric.
     """
 
-    def __init__(self, root: str | Path, workers: int = 1) -> None:
+    def __init__(self, root: str | Path, workers: int = 1, track_evaluation: bool = False) -> None:
         self.root = Path(root)
         self.workers = workers
+        self.track_evaluation = track_evaluation
         self.leases = Leases(self.root / "leases")
         self._began: dict[str, float] = {}
+        self._stages = str(self.root / "stages")
 
     def open(self) -> "Store":
         """Make the folders, and :meth:`sweep`.
@@ -78,10 +82,24 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed processes of this host left half-written."""
-        for folder in self.root.glob("stages/*/.*.*.*"):
-            _, _, host, pid, *_ = folder.name.split(".")
-            if host == _host_digest() and pid.isdigit() and not process_lives(int(pid)):
+        for folder, here in self.abandoned():
+            if here:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def abandoned(self) -> Iterator[tuple[Path, bool]]:
+        """Half-written folders of dead processes, and whether those were of this host.
+
+        A process of another host counts as dead when nobody has held the stage's lease or written for five minutes.
+        """
+        active = self.leases.active()
+        for folder in self.root.glob("stages/*/.*.*.*.*"):
+            _, key, host, pid, *_ = folder.name.split(".")
+            here = host == _host_digest()
+            with suppress(OSError):
+                if here and pid.isdigit() and not process_lives(int(pid)):
+                    yield folder, True
+                elif not here and key not in active and time.time() - folder.stat().st_mtime > STALE_S:
+                    yield folder, False
 
     @property
     def contended(self) -> bool:
@@ -108,8 +126,13 @@ class Store:
 
     def has(self, stage: Stage) -> bool:
         """Whether a stage's result is there, and whole."""
-        folder = self.path(stage)
-        return (folder / STAGE_FILE).is_file() and (stage.kind != "evaluate" or (folder / RESULT_FILE).is_file())
+        files = (STAGE_FILE, RESULT_FILE) if stage.kind == "evaluate" else (STAGE_FILE,)
+        return all(os.path.isfile(self._file(stage, name)) for name in files)  # noqa: PTH113
+
+    def having(self, stages: Iterable[Stage]) -> set[Stage]:
+        """Those of many stages that have a result, found with one look at the folders."""
+        present = {kind: _names(self.root / "stages" / kind) for kind in KINDS}
+        return {stage for stage in stages if stage.key in present[stage.kind] and self.has(stage)}
 
     def begin(self, stage: Stage) -> None:
         """Start the clock of a stage; :meth:`commit` stops it."""
@@ -148,22 +171,45 @@ class Store:
         return folder
 
     def description(self, stage: Stage) -> dict[str, Any]:
-        """What ``stage.json`` says: configuration, versions, hardware, times."""
-        return _read_json(self.path(stage) / STAGE_FILE)
+        """What ``stage.json`` says, also of a dropped result: configuration, versions, hardware, times."""
+        try:
+            return read_json(self._file(stage, STAGE_FILE))
+        except FileNotFoundError:
+            return read_json(self._file(stage, DROPPED_FILE))
 
     def result(self, stage: Stage) -> dict[str, Any]:
         """What ``result.json`` of an evaluate stage says."""
-        return _read_json(self.path(stage) / RESULT_FILE)
+        return read_json(self._file(stage, RESULT_FILE))
 
     def discard(self, stage: Stage) -> None:
         """Remove a stage's result, so that it is computed again."""
-        folder = self.path(stage)
-        doomed = folder.with_name(f".{stage.key}.{_host_digest()}.{os.getpid()}.{secrets.token_hex(4)}")
-        try:
-            folder.rename(doomed)
-        except FileNotFoundError:
-            return
+        with suppress(FileNotFoundError):
+            self.remove(self.path(stage))
+
+    def remove(self, folder: Path) -> None:
+        """Remove a folder of a result; it is gone for others at once.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            OSError: if it cannot be renamed.
+        """
+        key = folder.name.lstrip(".").partition(".")[0]
+        doomed = folder.with_name(f".{key}.{_host_digest()}.{os.getpid()}.{secrets.token_hex(4)}")
+        folder.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+    def drop(self, stage: Stage) -> None:
+        """Remove the weights of a result and keep its description; whoever needs it computes it again."""
+        folder = self.path(stage)
+        with suppress(FileNotFoundError):
+            (folder / STAGE_FILE).rename(folder / DROPPED_FILE)
+        if self.dropped(stage):
+            for weights in folder.glob("*.safetensors"):
+                weights.unlink(missing_ok=True)
+
+    def dropped(self, stage: Stage) -> bool:
+        """Whether a stage had a result whose weights were dropped."""
+        return os.path.isfile(self._file(stage, DROPPED_FILE)) and not self.has(stage)  # noqa: PTH113
 
     @contextmanager
     def claim(self, stage: Stage) -> Iterator[bool]:
@@ -204,7 +250,7 @@ class Store:
     def failure(self, stage: Stage) -> dict[str, Any] | None:
         """Why a stage failed the last time, None when it did not."""
         try:
-            return _read_json(self._failure_path(stage))
+            return read_json(self._failure_path(stage))
         except FileNotFoundError:
             return None
 
@@ -222,6 +268,10 @@ class Store:
     def log(self, stage: Stage) -> Path:
         """File for what a stage prints in a worker process."""
         return self.root / "logs" / f"{stage.kind}-{stage.key}.log"
+
+    def _file(self, stage: Stage, name: str) -> str:
+        """A file of a result; a text, as there are tens of thousands of them."""
+        return f"{self._stages}{os.sep}{stage.kind}{os.sep}{stage.key}{os.sep}{name}"
 
     def _failure_path(self, stage: Stage) -> Path:
         return self.root / "failures" / f"{stage.key}.json"
@@ -252,6 +302,13 @@ class Store:
             else:
                 self.discard(stage)  # a folder without stage.json is no result
                 temporary.rename(folder)
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208 - names alone, of thousands of folders
+    except OSError:
+        return set()
 
 
 def _head(stage: Stage) -> dict[str, Any]:
@@ -286,8 +343,15 @@ def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON.
+    """
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as for Store._file
+        content: dict[str, Any] = json.load(file)
     return content
 
 

@@ -1,23 +1,27 @@
 """Workers: where stages are executed, in this process or in processes that run many stages each."""
 
+import gc
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from supreme.components import load
 from supreme.errors import OutputError, SupremeError
 from supreme.experiment.stage import Stage
 from supreme.experiment.store import RESULT_FILE, Store
+
+_MUCH = 100 * 2**20  # bytes of new memory that are worth a look for garbage
+_after_collection = [0]
 
 
 class Outcome(NamedTuple):
@@ -68,7 +72,19 @@ def perform(stage: Stage, store: Store, execute: str) -> Outcome:
         reason = _note(stage, store, RuntimeError(f"it asked Python to exit with code {exc.code}"))
     except Exception as exc:
         reason = _note(stage, store, exc)
-    return Outcome(stage, reason, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    _tidy()
+    return Outcome(stage, reason, seconds)
+
+
+def _tidy() -> None:
+    """Free what stages left in reference cycles, as a Trainer with its model and optimiser is, before it is much."""
+    import psutil
+
+    process = psutil.Process()
+    if process.memory_info().rss > _after_collection[-1] + _MUCH:
+        gc.collect()
+        _after_collection[:] = [process.memory_info().rss]
 
 
 def _check(stage: Stage, store: Store) -> None:
@@ -202,7 +218,8 @@ class ProcessCrew:
     def _start(self, slot: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (theirs, self._store.root, self._store.workers, self._execute, self._threads)
+        settings = {name: getattr(self._store, name) for name in ("root", "workers", "track_evaluation")}
+        arguments = (theirs, settings, self._execute, self._threads)
         process = context.Process(target=_serve, args=arguments, name=f"supreme-worker-{slot}")
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if self._gpus else {}
         resource_tracker.ensure_running()  # its start would let Ctrl-C through again
@@ -225,13 +242,13 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(connection: Connection, root: Path, workers: int, execute: str, threads: int) -> None:
+def _serve(connection: Connection, settings: Mapping[str, Any], execute: str, threads: int) -> None:
     """Life of a worker process: receive stages, execute them, answer, until the parent is gone."""
     signal.signal(signal.SIGINT, _ignore)  # the parent ends its workers; what they start keeps the default
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    store, parent = Store(root, workers), multiprocessing.parent_process()
+    store, parent = Store(**settings), multiprocessing.parent_process()
     while parent is not None:
         try:
             stage = connection.recv()
@@ -284,7 +301,8 @@ def _printing_to(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)
+    with path.open("ab") as file:  # ranks of a stage add what they print
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:

@@ -9,8 +9,9 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
-GRADIENT_BYTES = {"cpu": 2**30, "other": 2**32}  # what the gradients of one chunk may take
-ROWS = {"cpu": 16, "other": 128}  # samples of one chunk at most
+GRADIENT_BYTES = {"cpu": 2**25, "other": 2**32}  # what the gradients of one chunk may take
+ROWS = {"cpu": (8, 16), "other": (2, 128)}  # samples of one chunk: where it begins to pay, and at most
+SUMMED = 16  # samples that go one by one before their sum is added up in float64
 LONG = 2**14  # weights, from which on rows are summed one by one
 
 
@@ -18,9 +19,9 @@ class SampleGradientSums:
     """Sums over samples of abs(g_n) ** power, with g_n the gradient of the loss of sample n alone.
 
     Each sample passes through the network as a batch of one, so that the result depends neither on the batches nor on
-    their order. Samples are vectorised (``torch.func``), some at a time; a network that cannot be (control flow that
-    depends on values, some operations in place) is run sample by sample, with the same numbers. Gradients are summed
-    in float64 where the device has it.
+    their order. Samples are vectorised (``torch.func``), some at a time. A network that cannot be (control flow that
+    depends on values, some operations in place) is run sample by sample, with the same numbers; so is a large one on a
+    CPU, where that is faster. Gradients are summed in float64 where the device has it.
 
     Args:
         network: in evaluation mode, without hooks of a strategy; its weights stay.
@@ -60,7 +61,7 @@ class SampleGradientSums:
         images = images.to(next(p.dtype for _, p in self._learnt()))
         start = 0
         while start < len(images):
-            rows = slice(start, start + self._rows)
+            rows = slice(start, start + (self._rows if self.vectorised else SUMMED))
             part = self._chunk(images[rows], targets[rows])
             if part is None:
                 continue  # again: fewer at a time, or one by one
@@ -103,8 +104,7 @@ class SampleGradientSums:
                 value = self.loss(self.network(image[None]), target[None]).sum()
             for name, gradient in zip(names, torch.autograd.grad(value, learnt, allow_unused=True), strict=True):
                 if gradient is not None:
-                    magnitude = self._magnitude(gradient)
-                    total[name] = total[name].add_(magnitude) if name in total else magnitude
+                    total[name] = self._added(total[name], gradient) if name in total else self._magnitude(gradient)
         return total
 
     def _summed(self, gradients: Tensor) -> Tensor:
@@ -113,9 +113,12 @@ class SampleGradientSums:
             return self._magnitude(gradients).sum(dim=0)
         total = self._magnitude(gradients[0])
         for row in gradients[1:]:
-            wide = row.to(total.dtype)
-            total = total.addcmul_(wide, wide) if self.power == 2 else total.add_(wide.abs())
+            self._added(total, row)
         return total
+
+    def _added(self, total: Tensor, gradient: Tensor) -> Tensor:
+        wide = gradient.to(total.dtype)
+        return total.addcmul_(wide, wide) if self.power == 2 else total.add_(wide.abs())
 
     def _magnitude(self, gradient: Tensor) -> Tensor:
         wide = gradient if gradient.dtype == torch.float64 else gradient.float()
@@ -132,8 +135,8 @@ def fitting_rows(network: nn.Module) -> int:
         network: its parameters that learn and their device count.
 
     Returns:
-        1 to 16 on a CPU, where more are no faster, and to 128 elsewhere. It depends on nothing but the network and
-        the kind of device, so that a repeated run has the same chunks.
+        8 to 16 on a CPU, 2 to 128 elsewhere, and 1 where fewer fit and nothing is gained. It depends on nothing but
+        the network and the kind of device, so that a repeated run has the same chunks.
 
     Example:
         >>> fitting_rows(nn.Linear(2, 2)), fitting_rows(nn.Linear(10000, 10000, device="meta"))
@@ -142,4 +145,6 @@ def fitting_rows(network: nn.Module) -> int:
     learnt = [p for p in network.parameters() if p.requires_grad]
     size = sum(p.numel() * p.element_size() for p in learnt)
     kind = "cpu" if learnt and learnt[0].device.type == "cpu" else "other"
-    return max(1, min(ROWS[kind], GRADIENT_BYTES[kind] // max(1, size)))
+    fewest, most = ROWS[kind]
+    fitting = min(most, GRADIENT_BYTES[kind] // max(1, size))
+    return fitting if fitting >= fewest else 1

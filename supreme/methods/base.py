@@ -15,6 +15,7 @@ from supreme.batch import Batch, ForgetRequest, Phase
 from supreme.batch_norm import set_filler
 from supreme.distributed import DistributedModule
 from supreme.errors import ConfigError, NotApplicableError
+from supreme.precision import check_use
 
 
 class UnlearningMethod(DistributedModule):
@@ -31,8 +32,13 @@ class UnlearningMethod(DistributedModule):
 
     Attributes:
         needs: what the method cannot work without: ``"forget"``, ``"retain"``, ``"class"``.
+        precisions: kinds of precision in which the method works, of :data:`supreme.precision.KINDS`: ``"float"``,
+            ``"fp8"`` (transformer-engine), ``"int8-training"``, ``"quantised"`` (bitsandbytes' inference formats).
         resumes: whether a fit may go on from a checkpoint inside the work; False where the method collects something
             that a checkpoint does not hold.
+        reads_weights_early: whether the constructor or :meth:`prepare` looks at values of weights. Where it does not, a
+            plan under FSDP2 hands over a network that gets its weights when it has been split over the ranks; where
+            it does, every rank holds the network whole on the host first, as with a module of the caller's own.
         finished: whether the work is done, so that :attr:`model` is M_u.
 
     Raises:
@@ -58,7 +64,9 @@ class UnlearningMethod(DistributedModule):
     paper: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ("forget", "retain")
     aliases: ClassVar[tuple[str, ...]] = ()
+    precisions: ClassVar[tuple[str, ...]] = ("float", "fp8", "int8-training")
     resumes: ClassVar[bool] = True
+    reads_weights_early: ClassVar[bool] = False
 
     def __init__(self, original: nn.Module, seed: int = 0) -> None:
         super().__init__()
@@ -182,9 +190,10 @@ class UnlearningMethod(DistributedModule):
 
         Raises:
             NotApplicableError: if the method needs a class and the request names none.
-            ConfigError: if the Trainer would silently change what the method does.
+            ConfigError: if the Trainer would silently change what the method does, or its precision does not suit.
         """
         name = type(self).__name__
+        check_use(name, self.precisions, trainer.precision)
         if "class" in self.needs and request.forget_classes is None:
             raise NotApplicableError(
                 f"{name} needs a class to forget, and this request forgets samples drawn at random; "

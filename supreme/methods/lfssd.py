@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from supreme.batch import Batch
@@ -45,4 +46,5 @@ class LFSSD(SSD):
     def loss(self, batch: Batch) -> Tensor:
         """Squared L2 norm of the logits, float (n,)."""
         logits: Tensor = self.model(batch.image)
-        return logits.square().sum(dim=1)
+        wide = logits if logits.dtype == torch.float64 else logits.float()  # squares overflow float16
+        return wide.square().sum(dim=1)

@@ -24,6 +24,7 @@ class Original(UnlearningMethod):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    precisions: ClassVar[tuple[str, ...]] = ("float", "fp8", "int8-training", "quantised")
 
     @property
     def phases(self) -> Sequence[Phase]:

@@ -52,6 +52,7 @@ class SSD(UnlearningMethod):
     """
 
     paper: ClassVar[str] = "Foster et al. 2023, arXiv:2308.07707"
+    precisions: ClassVar[tuple[str, ...]] = ("float",)
     power: ClassVar[int] = 2
     resumes: ClassVar[bool] = False
 
@@ -114,13 +115,13 @@ class SSD(UnlearningMethod):
         self._batches += 1
         for name, parameter in pieces(self.model):
             gradient = local_gradient(parameter)
-            gradient = gradient if gradient.dtype == torch.float64 else gradient.float()
+            gradient = (gradient if gradient.dtype == torch.float64 else gradient.float()) / scale
             if name not in sums:
                 sums[name] = torch.zeros_like(gradient)
             if self.power == 2:
-                sums[name].addcmul_(gradient, gradient, value=scale**-2)
+                sums[name].addcmul_(gradient, gradient)  # of the true gradient: a scaled one's square can overflow
             else:
-                sums[name].add_(gradient.abs(), alpha=1 / scale)
+                sums[name].add_(gradient.abs())
 
     def end_phase(self, phase: int) -> None:
         """Turn the sum over batches into a mean."""

@@ -1,6 +1,5 @@
 """SSDDet: selective synaptic dampening with the importances of single samples."""
 
-import copy
 import warnings
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -16,6 +15,7 @@ from supreme.functional.dampening import select
 from supreme.functional.importance import SampleGradientSums
 from supreme.methods.base import check_positive
 from supreme.methods.ssd import SSD
+from supreme.outline import whole_copy
 
 
 class SSDDet(SSD):
@@ -87,7 +87,7 @@ class SSDDet(SSD):
         """Start from empty importances and take the copy of the weights before a strategy can split them."""
         super().prepare(request)
         self._rows = {}
-        self._copy = [copy.deepcopy(self.model).eval()]
+        self._copy = [whole_copy(self.model).eval()]
 
     def on_train_start(self) -> None:
         """Move the copy to the device, in the wider precision of M_o and of this fit, at least float32."""

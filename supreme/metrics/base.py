@@ -20,7 +20,9 @@ class EvaluationMetric(Metric):
     """Base of all metrics: a stock torchmetrics metric that also says what it needs and where it is evaluated.
 
     States are float64 whatever the precision of the network, because they ignore every conversion of dtype; on devices
-    without float64 they stay on the CPU. A metric that sees NaN outputs raises at ``compute``, on every rank.
+    without float64 they stay on the CPU. A metric that sees NaN outputs raises at ``compute``, on every rank. A metric
+    that draws takes the evaluation seed as an argument ``seed``; in a plan with several evaluation seeds, those metrics
+    alone are computed for each of them.
 
     Attributes:
         key: name of the value in records; another definition of the same quantity has another key.

@@ -1,11 +1,11 @@
 """Networks from plain values: named, built under a seed, and built again from scratch."""
 
-import copy
 import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from supreme.components import load, resolve
 from supreme.errors import ConfigError, SupremeError, nearest
 from supreme.models.names import written_out
 from supreme.models.torchvision_networks import build_torchvision, is_torchvision
+from supreme.outline import DrawnWeights, is_outline, outline, whole_copy
 from supreme.seeding import isolated
 
 
@@ -184,7 +185,8 @@ def reinitialise(network: nn.Module, seed: int) -> nn.Module:
 def _fresh(network: nn.Module, seed: int, architecture: Mapping[str, Any] | None) -> nn.Module:
     spec, num_classes = getattr(network, "spec", None), getattr(network, "num_classes", None)
     if isinstance(spec, NetworkSpec) and isinstance(num_classes, int):
-        fresh = build_outline(spec, num_classes, seed, architecture, getattr(network, "input_spec", None))
+        make = partial(build_outline, spec, num_classes, seed, architecture, getattr(network, "input_spec", None))
+        fresh = (outline(make, DrawnWeights(make)) if is_outline(network) else None) or make()
         if _shapes(fresh) == _shapes(network):
             return _like(fresh, network)
     return _like(_reset_copy(network, seed), network)
@@ -202,7 +204,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def _reset_copy(network: nn.Module, seed: int) -> nn.Module:
     """Deep copy on the CPU in which NaN marks every learnable weight that no module has drawn anew."""
-    fresh = copy.deepcopy(network).cpu()
+    fresh = whole_copy(network).cpu()
     learnable = [item for item in fresh.named_parameters() if item[1].requires_grad]
     if not learnable:
         fresh.requires_grad_()
@@ -236,7 +238,7 @@ def _like(fresh: nn.Module, network: nn.Module) -> nn.Module:
     """Put the fresh network on the device, in the type and in the mode of the old one."""
     first: Tensor | None = next(network.parameters(), None)
     if first is not None:
-        fresh = fresh.to(device=first.device, dtype=first.dtype)
+        fresh = fresh.to(dtype=first.dtype) if is_outline(network) else fresh.to(first.device, first.dtype)
     return fresh.train(network.training)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from supreme.errors import CheckpointError, OutputError
 from supreme.models.build import NetworkSpec, build_outline, same_network
+from supreme.outline import StoredWeights, outline
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
@@ -60,7 +62,7 @@ def save_model(
 
 
 def load_model(
-    path: str | Path, network: NetworkSpec | None = None, num_classes: int | None = None
+    path: str | Path, network: NetworkSpec | None = None, num_classes: int | None = None, later: bool = False
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Read a model that ``fit``, ``unlearn`` or a plan wrote.
 
@@ -69,9 +71,12 @@ def load_model(
             ImageClassifier.
         network: what the caller expects it to be; needed where the file holds weights only.
         num_classes: number of logits that the caller expects; needed where the file does not tell.
+        later: leave the weights where they are until a Trainer has set the network up: each rank then reads its share
+            straight onto its device. Networks that cannot be built without weights, and checkpoints, are read now.
 
     Returns:
-        The network on the CPU, in evaluation mode and in the type that was stored, and what was stored about it.
+        The network on the CPU (or without weights), in evaluation mode and in the type that was stored, and what was
+        stored about it.
 
     Raises:
         CheckpointError: if it is missing, damaged, or another network than expected.
@@ -91,8 +96,12 @@ def load_model(
     if spec is None or classes is None:
         missing = "network" if spec is None else "number of classes"
         raise CheckpointError(f"'{path}' holds weights only; say which {missing} they belong to.")
-    module = build_outline(spec, classes, 0, about.get("architecture"), about.get("input_spec"))
-    _fill(module, state, path)
+    make = partial(build_outline, spec, classes, 0, about.get("architecture"), about.get("input_spec"))
+    found = outline(make, StoredWeights(_weights_file(source))) if later and source.suffix != ".ckpt" else None
+    module = make() if found is None else found
+    _check_fit(module, state, path)
+    if found is None:
+        module.load_state_dict(state)
     if about.get("input_spec"):
         vars(module).update(input_spec=about["input_spec"])
     return module.eval(), about
@@ -111,8 +120,12 @@ def describe_model(path: str | Path) -> dict[str, Any]:
     return _checkpoint(source)[1] if source.suffix == ".ckpt" else _stored(source)[1]
 
 
+def _weights_file(source: Path) -> Path:
+    return source / WEIGHTS if source.is_dir() else source
+
+
 def _stored(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    weights = source / WEIGHTS if source.is_dir() else source
+    weights = _weights_file(source)
     try:
         return load_file(weights), json.loads((weights.parent / ABOUT).read_text())
     except FileNotFoundError:
@@ -142,7 +155,8 @@ def _checkpoint(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def _fill(module: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+def _check_fit(module: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Give the network the stored type, if the weights fit."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     wrong = next((name for name in (*wanted, *found) if wanted.get(name) != found.get(name)), None)
@@ -152,4 +166,4 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> N
             f"{wanted.get(wrong)} in the network."
         )
     stored = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
-    module.to(stored).load_state_dict(dict(state))
+    module.to(stored)

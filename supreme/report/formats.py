@@ -21,6 +21,7 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "∞": r"$\infty$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
@@ -62,19 +63,19 @@ def _plain(value: float | None) -> str:
 
 def to_markdown(tables: Sequence[Table]) -> str:
     """Tables in GitHub's Markdown."""
-    parts = ["# Results", *(_markdown_table(table) for table in tables), _markdown(LEGEND)]
+    parts = ["# Results", *(_markdown_table(table) for table in tables), markdown_text(LEGEND)]
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown_table(table: Table) -> str:
-    header = ["Method", *(_markdown(column.title) for column in table.columns)]
+    header = ["Method", *(markdown_text(column.title) for column in table.columns)]
     rows = [header, ["---", *["---:"] * len(table.columns)]]
     for row in table.rows:
-        name = " ".join([_markdown(row.name), *([row.count] if row.count else []), *_mark(row, r"\[{}\]")])
+        name = " ".join([markdown_text(row.name), *([row.count] if row.count else []), *_mark(row, r"\[{}\]")])
         rows.append([name, *(_markdown_cell(row.cells.get(column.key)) for column in table.columns)])
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    notes = [f"- {_markdown(text)}" for text in (*_numbered(table), *table.notes)]
-    parts = [f"## {_markdown(table.title)}", _markdown(table.caption), lines, "\n".join(notes)]
+    notes = [f"- {markdown_text(text)}" for text in (*_numbered(table), *table.notes)]
+    parts = [f"## {markdown_text(table.title)}", markdown_text(table.caption), lines, "\n".join(notes)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -84,7 +85,7 @@ def _markdown_cell(cell: Cell | None) -> str:
     return f"**{cell.label}**" if cell.best else cell.label
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text without any character that Markdown or HTML would read as markup."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
@@ -106,12 +107,12 @@ def _latex_table(table: Table, place: int) -> str:
         lines = [
             r"\begin{table}[htbp]",
             r"\centering\small\setlength{\tabcolsep}{4pt}",
-            f"\\caption{{{_latex(caption)}}}",
+            f"\\caption{{{latex_text(caption)}}}",
             f"\\label{{tab:supreme-{place}-{part}}}",
             _tabular(table, block),
         ]
         notes = [*_numbered(table), *table.notes] if part == 1 else []
-        lines += [f"\\par\\smallskip{{\\footnotesize {_latex(note)}\\par}}" for note in notes]
+        lines += [f"\\par\\smallskip{{\\footnotesize {latex_text(note)}\\par}}" for note in notes]
         floats.append("\n".join([*lines, r"\end{table}"]))
     return "\n\n".join(floats)
 
@@ -136,9 +137,9 @@ def _tabular(table: Table, columns: Sequence[Column]) -> str:
     for group in groups(columns):
         width = 2 * len(group)
         named = any(column.name for column in group)
-        head.append(f"\\multicolumn{{{width}}}{{c}}{{{_latex(group[0].group) if named else ''}}}")
+        head.append(f"\\multicolumn{{{width}}}{{c}}{{{latex_text(group[0].group) if named else ''}}}")
         rules += [f"\\cmidrule(lr){{{start}-{start + width - 1}}}"] if named else []
-        names += [f"\\multicolumn{{2}}{{c}}{{{_latex(column.name or column.group)}}}" for column in group]
+        names += [f"\\multicolumn{{2}}{{c}}{{{latex_text(column.name or column.group)}}}" for column in group]
         start += width
     lines = [" & ".join(head) + r" \\", "".join(rules), " & ".join(names) + r" \\", r"\midrule"]
     for number, row in enumerate(table.rows):
@@ -151,7 +152,7 @@ def _tabular(table: Table, columns: Sequence[Column]) -> str:
 
 
 def _latex_name(row: Row) -> str:
-    name = _latex(row.name).replace(r"(M\_r)", "($M_r$)")
+    name = latex_text(row.name).replace(r"(M\_r)", "($M_r$)")
     return " ".join([name, *([row.count] if row.count else []), *_mark(row, "$^{{{}}}$")])
 
 
@@ -163,7 +164,7 @@ def _latex_cell(cell: Cell | None) -> str:
     return f"\\textbf{{{text}}} & {spread}" if cell.best else f"{text} & {spread}"
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
     """Text without any character that LaTeX would read as a command, in characters that every engine can set."""
     return "".join(_LATEX.get(char) or _latex_char(char) for char in text)
 

@@ -32,7 +32,13 @@ def caption(runs: pd.DataFrame, *, target_named: bool = False) -> str:
         over = f", each seed's value being the mean over {len(targets)} forget targets ({listing(targets)})"
     if len(seeds) == 1:
         return f"Values of a single seed ({names}), hence without a spread{over}."
-    return f"Mean ± sample standard deviation over {len(seeds)} seeds ({names}){over}."
+    training = len({seed[0] for seed in seeds})
+    if training == 1:
+        return f"Mean over {len(seeds)} seeds ({names}) of a single training seed, hence without a spread{over}."
+    if training < len(seeds):
+        nested = f"{training} training seeds, each one's value being the mean over its unlearning and evaluation seeds"
+        return f"Mean ± sample standard deviation over {nested} ({len(seeds)} in all: {names}){over}."
+    return f"Mean ± sample standard deviation over {training} seeds ({names}){over}."
 
 
 def row_note(label: str, runs: pd.DataFrame, expected: pd.DataFrame) -> str:

@@ -10,12 +10,15 @@ from typing import Any
 import pandas as pd
 
 from supreme.report.columns import COLUMNS, Column
+from supreme.report.figure import Plot, themed
+from supreme.report.grid import Grid, grid_html
 from supreme.report.labels import clean, listing
 from supreme.report.markup import Markup, join, tag
 from supreme.report.notes import LEGEND
 from supreme.report.origin import run_details
-from supreme.report.plots import Plot, themed
 from supreme.report.records import SEEDS
+from supreme.report.sortable import button, column_id
+from supreme.report.study import Study
 from supreme.report.table import Cell, Row, Table, runs_of
 from supreme.report.table import tables as tables_of
 from supreme.report.text import groups
@@ -29,6 +32,7 @@ def page(
     data: pd.DataFrame,
     tables: Sequence[Table],
     plots: Sequence[Sequence[Plot]],
+    studies: Sequence[Study] = (),
 ) -> str:
     """The whole report as one file.
 
@@ -37,17 +41,32 @@ def page(
         data: their frame.
         tables: result tables.
         plots: the plots of every table.
+        studies: the statistics of every table; none leaves them out.
 
     Returns:
         HTML without any reference to another file.
     """
     title = f"SUPREME report: {listing(sorted(set(data['plan']) - {''}), 3) or 'results'}"
+    found = studies or [Study((), ())] * len(tables)
     sections = [
-        _section(place, table, figures, runs_of(table, data), records)
-        for place, (table, figures) in enumerate(zip(tables, plots, strict=True))
+        _section(place, table, figures, runs_of(table, data), records, one)
+        for place, (table, figures, one) in enumerate(zip(tables, plots, found, strict=True))
     ]
     script = Markup((files("supreme.report") / "page.js").read_text(encoding="utf-8"))
     body = join(_header(title, data, tables), tag("main", *sections), _footer(), tag("script", script))
+    return f"<!DOCTYPE html>\n{tag('html', _head(title, script), tag('body', body), lang='en', class_='no-script')}\n"
+
+
+def grids_page(title: str, grids: Sequence[Grid]) -> str:
+    """Some tables as one file that needs no network.
+
+    Args:
+        title: heading of the page.
+        grids: what it shows.
+    """
+    script = Markup((files("supreme.report") / "page.js").read_text(encoding="utf-8"))
+    header = tag("header", tag("h1", title))
+    body = join(header, tag("main", *(grid_html(grid) for grid in grids)), tag("footer"), tag("script", script))
     return f"<!DOCTYPE html>\n{tag('html', _head(title, script), tag('body', body), lang='en', class_='no-script')}\n"
 
 
@@ -99,8 +118,9 @@ def _section(
     plots: Sequence[Plot],
     runs: pd.DataFrame,
     records: Sequence[Mapping[str, Any]],
+    found: Study,
 ) -> Markup:
-    figures = [_figure(plot, f"t{place}{plot.name}") for plot in plots]
+    figures = [_figure(plot, f"t{place}{plot.name}") for plot in (*plots, *found.plots)]
     several = table.target is None and 1 < runs["target"].nunique() <= TARGETS
     single = tables_of(runs, per_target=True) if several else []
     parts = [join(tag("h3", part.title), tag("p", part.caption, class_="soft"), _results(part)) for part in single]
@@ -110,6 +130,7 @@ def _section(
         tag("p", table.caption, class_="soft"),
         _results(table),
         tag("div", *figures, class_="plots") if figures else "",
+        *(grid_html(grid) for grid in found.grids),
         _fold(f"Tables per forget target ({len(parts)})", parts) if parts else "",
         _runs(runs, records),
         id=f"table-{place}",
@@ -135,7 +156,7 @@ def _results(table: Table) -> Markup:
 
 
 def _thead(parts: Sequence[Sequence[Column]]) -> Markup:
-    top, below = [tag("th", _button("Method", "name"), class_="name", rowspan=2, scope="col", aria_sort="none")], []
+    top, below = [tag("th", button("Method", "name"), class_="name", rowspan=2, scope="col", aria_sort="none")], []
     for part in parts:
         if not any(column.name for column in part):
             top.append(_column_head(part[0], part[0].group, rowspan=2, first=True))
@@ -148,23 +169,13 @@ def _thead(parts: Sequence[Sequence[Column]]) -> Markup:
 def _column_head(column: Column, text: str, *, first: bool, rowspan: int | None = None) -> Markup:
     return tag(
         "th",
-        _button(text, column.key),
+        button(text, column.key),
         class_="first" if first else None,
         rowspan=rowspan,
         scope="col",
         title=column.about or None,
         aria_sort="none",
     )
-
-
-def _button(text: str, key: str) -> Markup:
-    breakable = join(*text.split("/"), separator="/<wbr>")
-    return tag("button", breakable, type="button", data_column=_column_id(key))
-
-
-def _column_id(key: str) -> str:
-    """Name of a column that is safe in a selector."""
-    return key if key == "name" else f"c{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _row(row: Row, place: int, columns: Sequence[Column], first: set[str]) -> Markup:
@@ -178,14 +189,14 @@ def _row(row: Row, place: int, columns: Sequence[Column], first: set[str]) -> Ma
 def _cell(column: Column, cell: Cell | None, *, first: bool) -> Markup:
     names = " ".join([*(["first"] if first else []), *(["best"] if cell and cell.best else [])]) or None
     if cell is None or not cell.n:
-        return tag("td", "-", class_=names, data_column=_column_id(column.key), data_value="")
+        return tag("td", "-", class_=names, data_column=column_id(column.key), data_value="")
     value = tag("b", cell.text) if cell.best else cell.text
     return tag(
         "td",
         value,
         tag("small", f"± {cell.spread}") if cell.spread else "",
         class_=names,
-        data_column=_column_id(column.key),
+        data_column=column_id(column.key),
         data_value="" if math.isnan(cell.mean) else repr(cell.mean).replace("inf", "Infinity"),
         title=f"{cell.mean:.6g}, n = {cell.n}",
     )

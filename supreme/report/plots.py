@@ -1,28 +1,21 @@
 """Plots of one result table, each with the numbers that it shows: accuracies, gaps, and cost against quality."""
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from supreme.experiment.statistics import summary
+from supreme.report.figure import ABOVE, ACCENT, BELOW, COLOURS, LINE, MARKERS, TEXT, WIDTH, Plot, drawn, style, themed
 from supreme.report.labels import clean
-from supreme.report.table import Cell, Row, Table
+from supreme.report.table import Cell, Row, Table, training_means
 
-TEXT, LINE, ACCENT, ABOVE, BELOW = "#25252b", "#c9c9d1", "#3b7fcb", "#c8453b", "#2f6fb5"
-COLOURS = ("#3b7fcb", "#d9722c", "#2c9a6b", "#a463b0", "#c8453b", "#8d6e4b", "#3aa7c4", "#8a8d1f")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-WIDTH = 5.0
+__all__ = ["GAPS", "LINE", "TEXT", "Plot", "plots", "themed"]
+
 GAPS = {
     "forget/accuracy_gap": "forget\naccuracy",
     "retain/accuracy_gap": "retain\naccuracy",
@@ -30,48 +23,6 @@ GAPS = {
     "mia_gap": "MIA",
     "forget/zrf_gap": "ZRF",
 }
-STYLE: dict[Any, Any] = {
-    "text.parse_math": False,
-    "text.color": TEXT,
-    "axes.labelcolor": TEXT,
-    "axes.edgecolor": LINE,
-    "xtick.color": TEXT,
-    "ytick.color": TEXT,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "supreme",
-    "svg.fonttype": "none",
-    "legend.frameon": False,
-    "savefig.dpi": 160,
-}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure and the numbers that it shows.
-
-    Attributes:
-        name: short name, part of the file name.
-        title: heading.
-        about: how to read it, in one sentence.
-        header: names of the data columns.
-        data: the numbers, row by row.
-        svg: the figure as vector graphics.
-        png: the figure as pixels on white.
-    """
-
-    name: str
-    title: str
-    about: str
-    header: tuple[str, ...]
-    data: tuple[tuple[Any, ...], ...]
-    svg: str
-    png: bytes
 
 
 def plots(table: Table) -> list[Plot]:
@@ -83,26 +34,9 @@ def plots(table: Table) -> list[Plot]:
     Returns:
         Accuracy per method, gap heat map, cost against quality; less those without data.
     """
-    with mpl.rc_context(STYLE), _no_glyph_warnings():
+    with style():
         found = [_accuracy(table), _gaps(table), _cost(table)]
     return [plot for plot in found if plot is not None]
-
-
-def themed(svg: str, prefix: str) -> str:
-    """A figure for a page: colours that follow the page's theme, ids that are unique on it, no fixed size.
-
-    Args:
-        svg: a figure as :func:`plots` gives it.
-        prefix: what makes the ids unique, letters and digits.
-    """
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1), count=1
-    )
-    body = re.sub(r'\bid="', f'id="{prefix}-', body)
-    body = body.replace("url(#", f"url(#{prefix}-").replace('xlink:href="#', f'xlink:href="#{prefix}-')
-    return body.replace(TEXT, "currentColor").replace(LINE, "var(--line)")
 
 
 def _accuracy(table: Table) -> Plot | None:
@@ -123,7 +57,7 @@ def _accuracy(table: Table) -> Plot | None:
     axes[-1].set_xlabel("accuracy (%)")
     header = ("method", "variant", "set", "training_seed", "unlearning_seed", "evaluation_seed", "accuracy")
     about = "Diamond and bar: mean and standard deviation; dots: single seeds; dashed line: retrained model M_r."
-    return _plot("accuracy", "Accuracy per method", about, header, data, figure)
+    return drawn("accuracy", "Accuracy per method", about, header, data, figure)
 
 
 def _dots(axis: Axes, rows: Sequence[Row], key: str) -> None:
@@ -170,7 +104,7 @@ def _gaps(table: Table) -> Plot | None:
     axis.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axis.spines[:].set_visible(False)
     about = "Difference to the retrained model M_r in percentage points; red: above M_r, blue: below, pale: near it."
-    return _plot("gaps", "Gaps", about, ("method", "variant", "metric", "mean", "std", "n"), data, figure)
+    return drawn("gaps", "Gaps", about, ("method", "variant", "metric", "mean", "std", "n"), data, figure)
 
 
 def _tile(axis: Axes, x: int, y: int, points: float) -> None:
@@ -193,17 +127,51 @@ def _cost(table: Table) -> Plot | None:
     axis = figure.subplots()
     data: list[tuple[Any, ...]] = []
     for place, row in enumerate(rows):
-        time, quality = row.cells["time_s"], summary(_quality(row).values())
+        time, quality = row.cells["time_s"], summary(training_means(_quality(row)).values())
         style: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "ms": 6, "lw": 1}
         style["fmt"] = MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
         bars: dict[str, Any] = {"xerr": _bar(time), "yerr": quality.std or 0.0}
         axis.errorbar(time.mean, quality.mean, **bars, **style, label=f" {_names([row])[0]}")
         data.append((row.method, row.variant, time.mean, time.std, quality.mean, quality.std, quality.n))
+    _front(axis, data)
     _cost_axes(axis, table, max(point[4] for point in data))
     figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, handletextpad=0.2, columnspacing=1.0)
-    about = "Time of the method against its mean absolute accuracy gap (forget, retain); best is lower left."
-    header = ("method", "variant", "time_s_mean", "time_s_std", "gap_points_mean", "gap_points_std", "n")
-    return _plot("cost", "Cost against quality", about, header, data, figure)
+    front = pareto([(point[2], point[4]) for point in data])
+    data = [(*point, int(place in front)) for place, point in enumerate(data)]
+    about = (
+        "Time of the method against its mean absolute accuracy gap (forget, retain); best is lower left. Dotted: the "
+        "Pareto front, methods that no other beats in both."
+    )
+    header = ("method", "variant", "time_s_mean", "time_s_std", "gap_points_mean", "gap_points_std", "n", "pareto")
+    return drawn("cost", "Cost against quality", about, header, data, figure)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Places of the points that no other is at least as low as in both values and lower in one.
+
+    Args:
+        points: pairs of values, both best when low.
+
+    Returns:
+        The places, by first value.
+
+    Example:
+        >>> pareto([(1.0, 5.0), (2.0, 6.0), (3.0, 1.0)])
+        [0, 2]
+    """
+
+    def beaten(point: tuple[float, float]) -> bool:
+        return any(x <= point[0] and y <= point[1] and (x, y) != point for x, y in points)
+
+    return sorted((place for place, point in enumerate(points) if not beaten(point)), key=lambda place: points[place])
+
+
+def _front(axis: Axes, data: Sequence[tuple[Any, ...]]) -> None:
+    """The Pareto front as steps."""
+    points = [(point[2], point[4]) for point in data]
+    front = [points[place] for place in pareto(points)]
+    if len(front) > 1:
+        axis.step(*zip(*front, strict=True), where="post", color=TEXT, lw=1.0, ls=":", zorder=0)
 
 
 def _cost_axes(axis: Axes, table: Table, highest: float) -> None:
@@ -255,24 +223,3 @@ def _has(row: Row, key: str) -> bool:
 def _bar(cell: Cell) -> float:
     """Half length of an error bar that stays right of zero on a logarithmic axis."""
     return min(cell.std or 0.0, 0.99 * cell.mean)
-
-
-def _plot(
-    name: str, title: str, about: str, header: tuple[str, ...], data: Sequence[tuple[Any, ...]], figure: Figure
-) -> Plot:
-    engine = figure.get_layout_engine()
-    if engine is not None:  # lay out once, not once per format
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-    svg, png = io.StringIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None}, transparent=True)
-    figure.savefig(png, format="png", metadata={"Software": None}, facecolor="white")
-    return Plot(name, title, about, header, tuple(data), svg.getvalue(), png.getvalue())
-
-
-@contextmanager
-def _no_glyph_warnings() -> Iterator[None]:
-    """Names may hold characters that the plot font lacks; they are drawn as boxes, without a warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")
-        yield

@@ -17,6 +17,7 @@ RUN = ("dataset", "model", "scenario", "target", "method", "variant", *SEEDS)
 STATE = ("status", "error_type", "error_message", "contended", "superseded", "notes")
 ORIGIN = ("hardware", "plan", "key", "config_hash", "fingerprint", "git_commit", "started", "finished")
 FIELDS = (*RUN, *STATE, *ORIGIN)
+DRAW = "draw_seed"  # of the samples to forget; a column where some run drew them
 MAPPINGS = ("error", "metrics", "hardware", "versions", "stages", "method_arguments", "config", "scenario_sizes")
 
 
@@ -51,30 +52,31 @@ def frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         records: dictionaries as :func:`read_records` gives them.
 
     Returns:
-        A frame whose columns are ``FIELDS`` and then the metric keys, those of the tables first; a metric that a run
-        does not have is NaN.
+        A frame whose columns are ``FIELDS``, ``DRAW`` where runs drew their samples, and then the metric keys, those of
+        the tables first; a metric that a run does not have is NaN.
     """
     rows = [_row(record) for record in records]
     for row, superseded in zip(rows, _superseded(rows), strict=True):
         row["superseded"] = superseded
-    metrics = in_order({name for row in rows for name in row if name not in FIELDS})
-    data = pd.DataFrame(rows, columns=[*FIELDS, *metrics])
-    return data.astype(dict.fromkeys(metrics, "float64"))
+    drawn = [DRAW] if any(row[DRAW] is not None for row in rows) else []
+    metrics = in_order({name for row in rows for name in row if name not in (*FIELDS, DRAW)})
+    data = pd.DataFrame(rows, columns=[*FIELDS, *drawn, *metrics])
+    return data.astype(dict.fromkeys(metrics, "float64") | dict.fromkeys(drawn, "Int64"))
 
 
 def metric_names(data: pd.DataFrame) -> list[str]:
     """The metric columns of a frame."""
-    return [name for name in data.columns if name not in FIELDS]
+    return [name for name in data.columns if name not in (*FIELDS, DRAW)]
 
 
 def metric_name(key: str) -> str:
     """Column name of a metric key; a key that is also a run field gets a prefix."""
-    return f"metrics.{key}" if key in FIELDS else key
+    return f"metrics.{key}" if key in (*FIELDS, DRAW) else key
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     error = record.get("error") or {}
-    row: dict[str, Any] = {name: record["run"][name] for name in RUN}
+    row: dict[str, Any] = {name: record["run"][name] for name in RUN} | {DRAW: record["run"].get(DRAW)}
     row |= {name: str(record.get(name) or "") for name in ORIGIN}
     row["hardware"] = describe(record.get("hardware") or {})
     row |= {"status": record["status"], "contended": bool(record.get("contended"))}
@@ -98,7 +100,7 @@ def _superseded(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Whether a later record of the same run exists."""
     latest: dict[tuple[Any, ...], tuple[str, str, int]] = {}
     stamps = [(str(row["finished"]), str(row["started"]), number) for number, row in enumerate(rows)]
-    names = [tuple(row[name] for name in RUN) for row in rows]
+    names = [tuple(row[name] for name in (*RUN, DRAW)) for row in rows]
     for name, stamp in zip(names, stamps, strict=True):
         latest[name] = max(stamp, latest.get(name, stamp))
     return [latest[name] != stamp for name, stamp in zip(names, stamps, strict=True)]

@@ -22,8 +22,8 @@ class Cell:
 
     Attributes:
         mean: mean over seeds in the record's unit, NaN when nothing was measured.
-        std: sample standard deviation over seeds, None for a single seed.
-        points: the mean over forget targets of every seed.
+        std: sample standard deviation over training seeds, None for a single one.
+        points: the mean over forget targets of every seed (training, unlearning, evaluation).
         text: the mean as printed, "-" when nothing was measured.
         spread: the standard deviation as printed, "" for a single seed.
         best: whether no method of the table has a better printed value.
@@ -38,8 +38,8 @@ class Cell:
 
     @property
     def n(self) -> int:
-        """Number of seeds."""
-        return len(self.points)
+        """Number of training seeds, the independent ones."""
+        return len({training for training, _, _ in self.points})
 
     @property
     def label(self) -> str:
@@ -121,8 +121,9 @@ class Table:
 def tables(data: pd.DataFrame, *, per_target: bool = False) -> list[Table]:
     """Result tables of all runs in a frame.
 
-    Values are first averaged over the forget targets of a seed; mean and sample standard deviation are then taken over
-    seeds. The fractions of RandomSample are different experiments, so each has a table of its own.
+    Values are first averaged over the forget targets of a seed, then over the evaluation and unlearning seeds of a
+    training seed, because runs that share M_o are not independent; mean and sample standard deviation are taken over
+    training seeds. The fractions of RandomSample are different experiments, so each has a table of its own.
 
     Args:
         data: what :func:`supreme.report.records.frame` returns, or any selection of its rows.
@@ -139,6 +140,20 @@ def tables(data: pd.DataFrame, *, per_target: bool = False) -> list[Table]:
         places.setdefault(key, []).append(place)
     order = sorted(places, key=lambda key: [natural(part) for part in key])
     return [_table(key, live.iloc[places[key]], data) for key in order]
+
+
+def training_means(points: Mapping[Seeds, float]) -> dict[int, float]:
+    """Means over the evaluation seeds of an unlearning seed, then over the unlearning seeds of a training seed.
+
+    Args:
+        points: a value by training, unlearning and evaluation seed.
+
+    Example:
+        >>> training_means({(1, 11, 0): 1.0, (1, 11, 1): 3.0, (1, 12, 0): 4.0, (2, 21, 0): 5.0})
+        {1: 3.0, 2: 5.0}
+    """
+    by_model = seed_means(((training, unlearning), value) for (training, unlearning, _), value in points.items())
+    return seed_means((training, value) for (training, _), value in by_model.items())
 
 
 def runs_of(table: Table, data: pd.DataFrame) -> pd.DataFrame:
@@ -205,7 +220,7 @@ def _cells(
 ) -> list[dict[str, Cell]]:
     """The cells of every row, with decimals and best values chosen column by column."""
     points = [_points(part[part["status"] == "done"], columns) for part in parts]
-    stats = [{key: summary(by_seed.values()) for key, by_seed in row.items()} for row in points]
+    stats = [{key: summary(training_means(by_seed).values()) for key, by_seed in row.items()} for row in points]
     means = {column.key: [row[column.key].mean for row in stats] for column in columns}
     rows: list[dict[str, Cell]] = [{} for _ in parts]
     for column in columns:

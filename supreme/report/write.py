@@ -9,20 +9,31 @@ from pathlib import Path
 import pandas as pd
 
 from supreme.errors import OutputError
-from supreme.report.formats import csv_text, to_csv, to_latex, to_markdown
-from supreme.report.page import page
-from supreme.report.plots import Plot, plots
+from supreme.report.figure import Plot
+from supreme.report.formats import csv_text, markdown_text, to_csv, to_latex, to_markdown
+from supreme.report.grid import Grid, grid_latex, grid_markdown
+from supreme.report.page import grids_page, page
+from supreme.report.paper import FIELDS as PAPER_FIELDS
+from supreme.report.paper import paper_latex, paper_markdown, paper_rows
+from supreme.report.plots import plots
 from supreme.report.records import frame, read_records
+from supreme.report.samples import sample_plots
+from supreme.report.study import Study, joined, study
 from supreme.report.table import Table, tables
 from supreme.report.text import render
+
+STUDIED = 24
+NEEDS = "% Needs \\usepackage{booktabs} in the preamble."
 
 
 def write_report(path: str | Path, out: str | Path | None = None, *, per_target: bool = False) -> list[Path]:
     """Read the records of a plan and write the whole report.
 
     Files: ``index.html`` (everything on one page), ``tables.txt``, ``tables.md``, ``tables.tex``, ``tables.csv``
-    (mean, standard deviation and n of every metric), ``runs.csv`` (every run), and ``plots/`` with every plot as SVG,
-    PNG and CSV. The same records always give the same files.
+    (mean, standard deviation and n of every metric), ``runs.csv`` (every run), ``statistics.md``, ``statistics.tex``
+    and ``statistics/`` (intervals, comparisons, ranks, sources of spread, M_r as a distribution; of the first 24
+    tables), ``paper.md``, ``paper.tex`` and ``paper.csv`` (the paper's three tables in its form), and ``plots/`` with
+    every plot as SVG, PNG and CSV. The same records always give the same files.
 
     Args:
         path: the output folder of a plan, or a folder of records.
@@ -40,21 +51,72 @@ def write_report(path: str | Path, out: str | Path | None = None, *, per_target:
     data = frame(records)
     chosen = tables(data, per_target=per_target)
     figures = [plots(table) for table in chosen]
+    studies = [study(table, data) if place < STUDIED else Study((), ()) for place, table in enumerate(chosen)]
+    root = Path(path).parent if Path(path).name == "records" else Path(path)
+    samples = [sample_plots(table, data, records, root) for table in chosen[:STUDIED]]
+    samples += [[] for _ in chosen[STUDIED:]]
+    figures = [[*own, *more] for own, more in zip(figures, samples, strict=True)]
+    drawn = [[*own, *one.plots] for own, one in zip(figures, studies, strict=True)]
+    grids = [
+        (grid, table.title, f"{grid.name}-{place}")
+        for place, (table, one) in enumerate(zip(chosen, studies, strict=True), start=1)
+        for grid in one.grids
+    ]
     folder = Path(path) / "report" if out is None else Path(out)
     contents: dict[str, str | bytes] = {
-        "index.html": page(records, data, chosen, figures),
+        "index.html": page(records, data, chosen, figures, studies),
         "tables.txt": render(chosen),
         "tables.md": to_markdown(chosen),
         "tables.tex": to_latex(chosen),
         "tables.csv": to_csv(chosen),
         "runs.csv": runs_csv(data),
-        **{f"plots/{name}": content for name, content in _plot_files(chosen, figures)},
+        "statistics.md": _joined(["# Statistics", *(grid_markdown(grid, place) for grid, place, _ in grids)]),
+        "statistics.tex": _joined([NEEDS, *(grid_latex(grid, place, label) for grid, place, label in grids)]),
+        "paper.md": paper_markdown(chosen),
+        "paper.tex": paper_latex(chosen),
+        "paper.csv": csv_text(PAPER_FIELDS, paper_rows(chosen)),
+        **{f"statistics/{name}.csv": csv_of(frame) for name, frame in joined(studies, chosen).items()},
+        **{f"plots/{name}": content for name, content in _plot_files(chosen, drawn)},
     }
     return [_write(folder / name, content) for name, content in contents.items()]
 
 
+def write_grids(folder: str | Path, name: str, title: str, grids: Sequence[Grid], data: pd.DataFrame) -> list[Path]:
+    """Write tables that stand for themselves: ``<name>.html``, ``.md``, ``.tex`` and ``.csv``.
+
+    Args:
+        folder: where to write.
+        name: name of the files.
+        title: heading.
+        grids: the tables.
+        data: their numbers.
+
+    Returns:
+        The files written, the page first.
+
+    Raises:
+        OutputError: if a file cannot be written.
+    """
+    contents = {
+        "html": grids_page(title, grids),
+        "md": _joined([f"# {markdown_text(title)}", *(grid_markdown(grid, "") for grid in grids)]),
+        "tex": _joined([NEEDS, *(grid_latex(grid, "", f"{name}-{place}", 4) for place, grid in enumerate(grids, 1))]),
+        "csv": csv_of(data),
+    }
+    return [_write(Path(folder) / f"{name}.{kind}", content) for kind, content in contents.items()]
+
+
 def runs_csv(data: pd.DataFrame) -> str:
     """Every run as one line: its fields, state, origin and metrics at full precision."""
+    return csv_of(data)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_of(data: pd.DataFrame) -> str:
+    """A frame as CSV with full-precision numbers."""
     return str(data.to_csv(index=False, lineterminator="\n"))
 
 

@@ -37,7 +37,7 @@ def in_processes(count: int, function: Callable[..., Any], *arguments: Any, time
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     results: Any = context.Queue()
-    port = _free_port()
+    port = free_port()
     children = [
         context.Process(target=_child, args=(rank, count, port, function, arguments, results), daemon=True)
         for rank in range(count)
@@ -86,7 +86,8 @@ def _child(rank: int, count: int, port: int, function: Callable[..., Any], argum
             torch.distributed.destroy_process_group()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port: int = server.getsockname()[1]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from supreme.__main__ import main
@@ -115,3 +116,23 @@ def _made(factory, command, *words):
     finally:
         os.chdir(before)
     return next(folder.rglob("model.safetensors")).parent
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Folder of a plan of three runs that was run, and ``plan.yaml`` beside it; not to be written to."""
+    folder = tmp_path_factory.mktemp("finished")
+    plan = {
+        "name": "finished",
+        "datasets": ["Digits"],
+        "models": [{"class_path": "ResNet18", "init_args": {"width": 8}}],
+        "training": {"epochs": 1, "lr": 0.01},
+        "scenarios": [{"class_path": "FullClass", "targets": [3]}],
+        "methods": ["SSD"],
+        "seeds": [5],
+        "trainer": {"accelerator": "cpu"},
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
+    words = ["run", str(folder / "plan.yaml"), "--output", str(folder / "out"), "--workers=1", "--track_evaluation"]
+    assert main(words) == 0
+    return folder / "out"

@@ -68,6 +68,19 @@ def test_without_output_the_scores_lie_beside_the_model(unlearned, supreme):
     assert set(read(unlearned / "scores.json")) == {"whole/loss", "retain/loss", "forget/loss"}
 
 
+def test_what_each_metric_costs(unlearned, supreme, inside):
+    words = ("--metrics", "Accuracy", "MIA", "--output=scores.json", "--track_evaluation")
+    result = supreme("evaluate", "--unlearned", unlearned, *words, *QUIET)
+    assert result.code == 0, result.err
+    content = json.loads((inside / "scores.json").read_text())
+    kinds = ("metric_time_s", "metric_peak_memory_bytes")
+    assert set(content["evaluation_costs"]) == {f"{kind}/{key}" for kind in kinds for key in ("accuracy", "mia")}
+    assert not any("metric_" in key for key in content["metrics"])
+    assert "memory (MiB)" in result.out
+    supreme("evaluate", "--unlearned", unlearned, "--metrics=Accuracy", "--output=scores.json", *QUIET)
+    assert "evaluation_costs" not in json.loads((inside / "scores.json").read_text())
+
+
 @pytest.mark.parametrize("words", [(), ("--metrics", "Acuracy"), ("--output", "file/x.json"), ("--data.forget", "12")])
 def test_wrong_words(words, unlearned, supreme, inside, refused):
     (inside / "file").write_text("")

@@ -1,11 +1,17 @@
+import json
+import pickle
 import shutil
 import time
 
 import pytest
+import torch
 import yaml
 
 from supreme.cli import run
+from supreme.evaluation import Outputs
 from supreme.experiment.plan import load_plan
+from supreme.experiment.progress import duration
+from supreme.models.stored import load_model
 
 PLAN = {
     "name": "small",
@@ -98,8 +104,87 @@ def test_a_dry_run_lists_and_writes_nothing(plan, supreme, inside):
     assert result.code == 0
     assert "queued   SSD, FullClass 3, ResNet18 on Digits, seed 5" in result.out
     assert "left out UNSIR in RandomSample" in result.out
+    assert "shared   train ResNet18 on Digits, seed 5: 2 runs" in result.out
+    rows = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert "unlearn 4 0 4 0 unknown" in rows
+    assert any(row.startswith("in all 11 0 11 1 unknown with") for row in rows)
+    assert "The time is not known" in result.out
     assert "2 runs, 0 of them done already; results go to runs/small" in result.out
     assert sorted(inside.rglob("*")) == before
+
+
+def test_a_dry_run_knows_the_time_from_other_plans(plan, supreme, inside, finished):
+    """The plan beside it has the same stages but for the seed."""
+    shutil.copytree(finished, inside / "runs" / "finished")
+    result = supreme("run", plan(seeds=[6, 7]), "--dry_run", "--workers=2")
+    rows = {line.split()[0]: line for line in result.out.splitlines()}
+    assert "unknown" not in result.out
+    times = [json.loads(path.read_text())["seconds"] for path in (finished / "stages" / "train").glob("*/stage.json")]
+    assert rows["train"].endswith(f"about {duration(2 * times[0])}")
+    assert rows["in"].endswith("with 2 workers")
+
+
+def test_what_each_metric_costs_is_in_the_records_and_in_no_table(finished, supreme, inside):
+    records = [json.loads(path.read_text()) for path in (finished / "records").iterdir()]
+    assert len(records) == 3
+    for record in records:
+        costs = record["evaluation_costs"]
+        metrics = {key.partition("/")[2] for key in costs}
+        assert {"accuracy", "loss", "js_divergence", "layerwise_distance", "zrf", "mia"} <= metrics
+        assert set(costs) == {f"{kind}/{m}" for kind in ("metric_time_s", "metric_peak_memory_bytes") for m in metrics}
+        assert all(0 < costs[f"metric_time_s/{metric}"] < 60 for metric in metrics)
+        assert all(costs[f"metric_peak_memory_bytes/{metric}"] >= 0 for metric in metrics)
+        assert not any("metric_" in key for key in record["metrics"])
+    shown = supreme("report", finished, "--output", "there")
+    assert shown.code == 0
+    assert "metric_time_s" not in shown.out + (inside / "there" / "tables.csv").read_text()
+
+
+def test_checkpoints_are_dropped_and_evaluate_says_so(plan, supreme, inside):
+    result = supreme("run", plan(checkpoints="drop"), "--workers=1")
+    assert result.code == 0, result.err
+    (dropped,) = (inside / "runs/small/stages/unlearn").glob("*/dropped.json")
+    assert sorted(path.name for path in dropped.parent.iterdir()) == ["dropped.json", "model.json"]
+    assert len(list((inside / "runs/small/stages").glob("*/*/model.safetensors"))) == 2  # M_o and M_r
+    again = supreme("run", plan(checkpoints="drop"), "--workers=1")
+    assert "Nothing to do: all 3 runs have their result" in again.err
+    assert "unlearn 2/2" in supreme("status", "runs/small").out
+    asked = supreme("evaluate", "--unlearned", dropped.parent)
+    assert asked.code == 2
+    assert len(asked.err.splitlines()) == 1
+    assert "a plan with 'checkpoints: drop' removes them after evaluation" in asked.err
+
+
+def test_nothing_in_a_run_folder_needs_pickle(finished, monkeypatch):
+    """Weights and outputs are safetensors, all else is text; they are read with pickle out of action."""
+
+    def refuse(*_):
+        raise AssertionError("something was unpickled")
+
+    files = [path for path in finished.rglob("*") if path.is_file() and path.relative_to(finished).parts[0] != "report"]
+    assert {path.suffix for path in files if not path.name.startswith(".")} == {
+        ".json",
+        ".csv",
+        ".yaml",
+        ".safetensors",
+    }
+    for path in files:
+        if path.suffix == ".safetensors":
+            length = int.from_bytes(path.read_bytes()[:8], "little")
+            json.loads(path.read_bytes()[8 : 8 + length])  # the header of the format
+        else:
+            path.read_text(encoding="utf-8")
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    weights = list(finished.glob("stages/*/*/model.safetensors"))
+    assert len(weights) == 3
+    for path in weights:
+        assert load_model(path.parent)[0].num_classes == 10
+    outputs = [path for path in files if path.name in ("outputs.safetensors", "incompetent.safetensors")]
+    assert len(outputs) == 2 + 1 + 3
+    for path in outputs:
+        assert Outputs.load(path).logits.shape[1] == 10
 
 
 @pytest.mark.parametrize(
@@ -111,6 +196,9 @@ def test_a_dry_run_lists_and_writes_nothing(plan, supreme, inside):
         ({"scenarios": [{"class_path": "FullClas", "targets": [1]}]}, (), "'FullClass'"),
         ({"scenarios": [{"class_path": "RandomSample", "targets": [1.0]}]}, (), "inside (0, 1)"),
         ({"training": {"epoch": 1}}, (), "'epochs'"),
+        ({"checkpoints": "drop it"}, (), "Expected keep or drop"),
+        ({"seeds": {"training": [1, 1000], "unlearning": 2}}, (), "1000 is a training seed and an unlearning seed"),
+        ({"seeds": {"training": [1], "draw": [3]}}, (), "No scenario of the plan draws"),
         ({}, ("--workers=0",), "at least one worker"),
         ({}, ("--only=mehod=SSD",), "'method'"),
         ({}, ("--output=file/x",), "file/x"),

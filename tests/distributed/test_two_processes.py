@@ -1,30 +1,43 @@
-"""Two processes give what one gives, under every strategy. The processes are started once for all checks."""
+"""Two processes give what one gives, under every strategy. The processes are started once for many checks."""
 
 import importlib.util
 
 import pytest
 import torch
 
+from supreme.models.build import NetworkSpec, build
+from supreme.models.stored import save_model
 from supreme.testing.processes import in_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
-METHODS = ("SSD", "SSD given", "LFSSD", "FineTune", "Retrain", "SCRUB sgd", "SCRUB", "BadTeacher", "RandomLabels")
-METHODS += ("SSDDet", "SSDDet given", "LFSSDDet", "ASSD", "ASSD retain")
-METHODS += ("NegGrad", "JIT", "JIT published", "JIT whole gradient")
-METHODS += ("UNSIR", "UNSIR leak", "containers", "shared weights")
-SHARDED = ("SSD", "SSD given", "UNSIR leak", "SCRUB sgd", "SSDDet", "LFSSDDet", "ASSD")
-SHARDED += ("NegGrad", "JIT", "JIT published", "JIT whole gradient")
+# Each method once; test_every_method.py has the variants, all stages of ZeRO, and both kinds of normalisation.
+METHODS = ("SSD", "SSD given", "LFSSD", "SSDDet", "LFSSDDet", "ASSD", "FineTune", "Retrain", "NegGrad", "JIT")
+METHODS += ("SCRUB sgd", "BadTeacher", "RandomLabels", "UNSIR leak", "containers", "shared weights")
+SHARDED = ("SSD", "SSDDet", "ASSD", "SCRUB sgd", "UNSIR leak", "JIT")
 IMPORTANCES = ("SSD", "SSDDet", "ASSD")
 COUNTS = ("accuracy", "completeness", "mia")
 
 
+LATER = ("SSD", "SSDDet", "SCRUB", "BadTeacher", "Retrain")
+
+
 @pytest.fixture(scope="module")
-def results(group_work):
+def folder(tmp_path_factory):
+    """A stored M_o."""
+    network = build(NetworkSpec("plan_networks.Small"), 4, 0).double()
+    return str(save_model(tmp_path_factory.mktemp("original"), network, {}).parent)
+
+
+@pytest.fixture(scope="module")
+def results(group_work, folder):
     """``results[job]`` is what each rank found."""
     jobs = [("unlearned", (name,), strategy) for strategy in ("ddp", "fsdp") for name in METHODS]
     jobs += [("held", (name,), strategy) for strategy in ("ddp", "fsdp") for name in IMPORTANCES]
+    jobs += [("rewound", (kind,), strategy) for strategy in ("ddp", "fsdp") for kind in group_work.REFERENCES]
     jobs += [("trained", (optimizer,), strategy) for strategy in ("ddp", "fsdp") for optimizer in ("sgd", "adamw")]
     jobs += [("evaluated", (kept,), strategy) for strategy in ("ddp", "fsdp") for kept in (False, True)]
+    jobs += [("stored", (folder, name, True), strategy) for name in LATER for strategy in ("ddp", "fsdp")]
+    jobs += [("drawn", (), strategy) for strategy in ("ddp", "fsdp")]
     ranks = in_processes(2, group_work.in_turn, jobs, 2)
     return {job: [found[k] for found in ranks] for k, job in enumerate(jobs)}
 
@@ -36,6 +49,7 @@ def zero_results(group_work):
         pytest.skip("deepspeed is not installed")
     jobs = [("unlearned", (name,), strategy, torch.float32) for strategy in ("zero1", "zero3") for name in SHARDED]
     jobs += [("held", (name,), "zero3", torch.float32) for name in IMPORTANCES]
+    jobs += [("rewound", ("set",), strategy, torch.float32) for strategy in ("zero1", "zero3")]
     jobs += [("evaluated", (True,), "zero3")]
     ranks = in_processes(2, group_work.in_turn, jobs, 2)
     return {job[:3]: [found[k] for found in ranks] for k, job in enumerate(jobs)}
@@ -49,6 +63,7 @@ def assert_close(found, expected, tolerance):
         assert gap <= tolerance, f"{name} differs by {gap:.3g}"
 
 
+@pytest.mark.runs_on("cpu", "{strategy}", 2)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", METHODS)
 def test_methods(results, group_work, tasks, name, strategy):
@@ -59,6 +74,7 @@ def test_methods(results, group_work, tasks, name, strategy):
     assert max((alone[key].double() - value.double()).abs().max().item() for key, value in original.items()) > 1e-6
 
 
+@pytest.mark.runs_on("cpu", "{strategy}", 2)
 @pytest.mark.parametrize("strategy", ["zero1", "zero3"])
 @pytest.mark.parametrize("name", SHARDED)
 def test_methods_under_zero(zero_results, group_work, name, strategy):
@@ -88,6 +104,7 @@ def check_importances(ranks, count, alpha, split, tolerance):
     assert ranks[0][1] == ranks[1][1] == pytest.approx(alpha, rel=tolerance)
 
 
+@pytest.mark.runs_on("cpu", "{strategy}", 2)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_training(results, group_work, strategy, optimizer):
@@ -98,6 +115,7 @@ def test_training(results, group_work, strategy, optimizer):
         assert rank[1] == pytest.approx(logged, rel=1e-6)
 
 
+@pytest.mark.runs_on("cpu", "{strategy}", 2)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("kept", [False, True])
 def test_evaluation(results, group_work, strategy, kept):
@@ -106,6 +124,56 @@ def test_evaluation(results, group_work, strategy, kept):
 
 def test_evaluation_under_zero(zero_results, group_work):
     check_evaluation(zero_results["evaluated", (True,), "zero3"], *group_work.evaluated(True))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["error", "set"])
+def test_rewinds(results, group_work, kind, strategy):
+    """SCRUB+R chooses the epoch that one process chooses, and gives its weights."""
+    check_rewind(results["rewound", (kind,), strategy], group_work.rewound(kind), 1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["zero1", "zero3"])
+def test_rewinds_under_zero(zero_results, group_work, strategy):
+    alone = group_work.rewound("set", dtype=torch.float32)
+    check_rewind(zero_results["rewound", ("set",), strategy], alone, 2e-6)
+
+
+def check_rewind(ranks, alone, tolerance):
+    for rank in ranks:
+        assert isinstance(rank, tuple), rank
+        assert rank[1] == alone[1]
+        assert_close(rank[0], alone[0], tolerance)
+
+
+@pytest.mark.parametrize("kind", ["error", "set"])
+def test_a_rewind_does_not_choose_the_last_epoch(group_work, kind):
+    """Else the comparisons above would say nothing of it."""
+    _, (epoch, errors, reference) = group_work.rewound(kind)
+    assert len(errors) == group_work.REWINDS["epochs"] > epoch
+    assert len(set(errors)) >= 3
+    assert abs(errors[epoch - 1] - reference) == min(abs(error - reference) for error in errors)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", LATER)
+def test_stored_weights_that_are_read_by_each_rank(results, group_work, folder, name, strategy):
+    alone, _ = group_work.stored(folder, name, False)
+    for rank in results["stored", (folder, name, True), strategy]:
+        assert isinstance(rank, tuple), rank
+        assert rank[1]
+        assert_close(rank[0], alone, 1e-12)
+
+
+@pytest.mark.parametrize(("strategy", "built"), [("ddp", [["cpu"], ["cpu"]]), ("fsdp", [["meta", "cpu"], ["meta"]])])
+def test_networks_that_are_built_from_their_specification(results, group_work, strategy, built):
+    """Under FSDP2 rank 0 alone builds the whole network."""
+    ranks = results["drawn", (), strategy]
+    assert all(isinstance(rank, tuple) for rank in ranks), ranks
+    assert [rank[1] for rank in ranks] == built
+    alone, _ = group_work.drawn()
+    for rank in ranks:
+        assert_close(rank[0], alone, 1e-5)
 
 
 def check_evaluation(ranks, scores, outputs):

@@ -13,7 +13,9 @@ from supreme.experiment.plan import Plan, load_plan
 from supreme.experiment.presets import preset, presets
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hyperparameters" / "expected.json"
-NAMES = {"ssd": "SSD", "lfssd": "LFSSD"}
+NAMES = {"ssd": "SSD", "lfssd": "LFSSD", "ssd_det": "SSDDet", "lfssd_det": "LFSSDDet"}
+TEN_CLASSES = ("CIFAR10", "Digits", "FashionMNIST", "MNIST")
+OWN = {"SSDDet": 5.0, "LFSSDDet": 3.0}  # alpha for full classes of these, where the published 10 selects nothing
 DATASETS = {"Cifar10": "CIFAR10", "Cifar20": "CIFAR20", "Cifar100": "CIFAR100"}
 SCENARIOS = {"fullclass": "FullClass", "subclass": "SubClass", "random_": "RandomSample"}
 DEFAULTS = {"selection_weight": 10.0, "dampening": 1.0}
@@ -21,7 +23,9 @@ DEFAULTS = {"selection_weight": 10.0, "dampening": 1.0}
 
 def published() -> list[dict[str, object]]:
     cases: list[dict[str, object]] = json.loads(GOLDEN.read_text())["ssd_family"]
-    return [case for case in cases if case["method"] in NAMES]
+    own = ("Cifar10", "fullclass", ("ssd_det", "lfssd_det"))
+    places = ((case, (case["dataset"], case["scenario"]), case["method"]) for case in cases if case["method"] in NAMES)
+    return [case for case, place, method in places if place != own[:2] or method not in own[2]]
 
 
 @pytest.mark.parametrize("case", published(), ids=lambda c: "-".join(map(str, list(c.values())[:4])))
@@ -34,6 +38,15 @@ def test_the_published_settings_hold(case: dict[str, object]) -> None:
     found = preset(NAMES[str(case["method"])], *place)
     settings = {**DEFAULTS, **(found.init_args if found else {})}
     assert settings == {"selection_weight": case["alpha"], "dampening": case["lambda"]}
+
+
+@pytest.mark.parametrize("method", sorted(OWN))
+@pytest.mark.parametrize("dataset", TEN_CLASSES)
+def test_one_of_ten_classes_has_an_alpha_that_selects_something(method: str, dataset: str) -> None:
+    found = preset(method, dataset, "ResNet18", "FullClass")
+    assert found is not None
+    assert found.init_args == {"selection_weight": OWN[method]}
+    assert preset(method, dataset, "ResNet18", "RandomSample") != found
 
 
 def test_the_names_of_the_files_say_what_they_are_for() -> None:

@@ -195,6 +195,6 @@ def test_rows_of_a_chunk(monkeypatch):
     networks = [nn.Linear(size, size, bias=False, device="meta") for size in (10, 16384, 2**15)]
     assert [fitting_rows(network) for network in networks] == [128, 4, 1]
     assert fitting_rows(nn.Linear(2, 2)) == 16
-    monkeypatch.setitem(importance.GRADIENT_BYTES, "cpu", 100)
-    assert fitting_rows(nn.Linear(2, 2)) == 4
-    assert fitting_rows(nn.Linear(20, 20)) == 1
+    monkeypatch.setitem(importance.GRADIENT_BYTES, "cpu", 240)
+    assert fitting_rows(nn.Linear(2, 2)) == 10  # of 24 bytes
+    assert fitting_rows(nn.Linear(2, 4)) == 1  # 5 of 48 bytes would fit

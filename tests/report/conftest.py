@@ -5,7 +5,9 @@ import itertools
 import json
 import random
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 METHODS = ("Original", "Retrain", "FineTune", "BadTeacher", "UNSIR", "RandomLabels", "SSD", "LFSSD", "NegGrad")
 HOSTILE = "<script>alert('x')</script> & 50%_$y$ [b]{c}|d\\"
@@ -162,6 +164,23 @@ def write_records(tmp_path):
     return write
 
 
+def write_outputs(folder, records, classes=4, samples=120, seed=0):
+    """Stored outputs of every run: random logits, with the forgotten class known to M_o and not to the others."""
+    rng = np.random.default_rng(seed)
+    for record in records:
+        record["stages"] = {**record["stages"], "evaluate": record["key"]}
+        part = np.arange(samples) % 4
+        target = np.where(np.isin(part, (1, 3)), 0, rng.integers(1, classes, samples))
+        logits = rng.normal(size=(samples, classes))
+        known = record["run"]["method"] == "Original"
+        logits[np.arange(samples), target] += np.where(known | np.isin(part, (0, 2)), 4.0, -4.0)
+        place = folder / "stages" / "evaluate" / record["key"]
+        place.mkdir(parents=True, exist_ok=True)
+        columns = {"index": np.arange(samples), "part": part, "target": target, "logits": logits.astype(np.float32)}
+        save_file(columns, place / "outputs.safetensors")
+    return records
+
+
 @pytest.fixture
 def plan():
     """The functions of this file."""
@@ -170,6 +189,7 @@ def plan():
         records = staticmethod(make_records)
         rich = staticmethod(rich_records)
         fail = staticmethod(fail)
+        outputs = staticmethod(write_outputs)
         hostile = HOSTILE
 
     return Plan

@@ -1,11 +1,13 @@
 import math
+import random
 import warnings
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
+import pytest
 
 from supreme.report import frame, tables
-from supreme.report.plots import LINE, TEXT, plots, themed
+from supreme.report.plots import LINE, TEXT, pareto, plots, themed
 
 
 def table_of(plan, **options):
@@ -116,3 +118,13 @@ def test_a_page_figure_follows_the_theme_and_has_its_own_ids(plan):
     assert LINE not in text
     assert "currentColor" in text
     assert "metadata" not in text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_front_holds_exactly_what_nothing_beats(seed):
+    rng = random.Random(seed)
+    points = [(rng.randint(0, 6), rng.randint(0, 6)) for _ in range(12)]
+    front = set(pareto(points))
+    for place, (x, y) in enumerate(points):
+        beaten = any((a <= x and b < y) or (a < x and b <= y) for a, b in points)
+        assert (place in front) != beaten

@@ -5,7 +5,7 @@ import pytest
 
 from supreme.errors import DataError
 from supreme.report import frame, read_records
-from supreme.report.records import FIELDS, metric_names
+from supreme.report.records import DRAW, FIELDS, metric_names
 
 
 def test_records_are_found_from_the_output_folder_and_from_their_own(plan, write_records):
@@ -99,3 +99,14 @@ def test_sparse_records_are_enough(plan):
 
 def test_a_frame_of_no_records_has_the_columns():
     assert tuple(frame([]).columns) == FIELDS
+
+
+def test_runs_with_other_draws_are_other_runs(plan):
+    records = plan.records(seeds=(1,), targets=("3",), scenarios=("FullClass",))
+    assert DRAW not in frame(records)
+    first, second = ({**records[0], "run": {**records[0]["run"], DRAW: draw}} for draw in (7, 8))
+    data = frame([first, second, first, *records[1:]])
+    assert data[DRAW].tolist()[:3] == [7, 8, 7]
+    assert data[DRAW].isna().sum() == len(records) - 1
+    assert data["superseded"].tolist()[:3] == [True, False, False]
+    assert DRAW not in metric_names(data)

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from supreme.experiment.bootstrap import interval_table
 from supreme.report import frame, tables
 from supreme.report.columns import COLUMNS
 
@@ -229,8 +230,35 @@ def test_unmatched_seeds_are_named_in_full(plan):
     for record in twins:
         record["run"] |= {"unlearning_seed": 7001, "evaluation_seed": 7001000}
     table = tables(frame([*records, *twins]))[0]
-    assert "2 seeds (7/7000/7000000, 7/7001/7001000)" in table.caption
-    assert table.rows[0].cells["mia"].n == 2
+    assert "2 seeds (7/7000/7000000, 7/7001/7001000) of a single training seed" in table.caption
+    cell = table.rows[0].cells["mia"]
+    assert cell.n == 1
+    assert cell.std is None
+    assert len(cell.points) == 2
+
+
+def test_spread_is_over_training_seeds_when_others_are_nested_in_them(plan):
+    records = plan.records(targets=("3", "7"), scenarios=("FullClass",), methods=("Retrain", "SSD"), seeds=(1, 2, 3))
+    runs = []
+    for record in records:
+        for j, k in ((0, 0), (0, 1), (1, 0))[: 1 + record["run"]["training_seed"]]:
+            twin = copy.deepcopy(record)
+            unlearning = 1000 * record["run"]["training_seed"] + j
+            twin["run"] |= {"unlearning_seed": unlearning, "evaluation_seed": 1000 * unlearning + k}
+            twin["metrics"]["mia"] += 0.1 * j + 0.03 * k
+            runs.append(twin)
+    data = frame(runs)
+    table = tables(data)[0]
+    want = interval_table(data, ["mia", "forget/accuracy_gap"], replicates=0)
+    for row in table.rows:
+        for key in ("mia", "forget/accuracy_gap"):
+            line = want[(want["method"] == row.method) & (want["metric"] == key)].iloc[0]
+            cell = row.cells[key]
+            assert (cell.n, line["n"]) == (3, 3)
+            assert cell.mean == pytest.approx(line["mean"], abs=1e-15)
+            assert cell.std == pytest.approx(line["std"], abs=1e-15)
+    assert "3 training seeds" in table.caption
+    assert "8 in all" in table.caption
 
 
 def test_one_table_per_target_on_request(plan):

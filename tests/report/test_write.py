@@ -11,7 +11,13 @@ from supreme.errors import DataError, OutputError
 from supreme.report import write as module
 from supreme.report import write_report
 
-FILES = {"index.html", "tables.txt", "tables.md", "tables.tex", "tables.csv", "runs.csv"}
+STATISTICS = ("intervals", "comparison", "ranks", "retrained", "retrained_audit", "gap_z", "variance")
+FILES = {
+    *("index.html", "tables.txt", "tables.md", "tables.tex", "tables.csv", "runs.csv"),
+    *("statistics.md", "statistics.tex", "paper.md", "paper.tex", "paper.csv"),
+    *(f"statistics/{name}.csv" for name in STATISTICS),
+}
+PLOTS = ("accuracy", "gaps", "cost")
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def test_all_files_are_written_beside_the_records(small):
     assert files[0] == folder / "index.html"
     names = {file.relative_to(folder).as_posix() for file in files}
     stem = "plots/digits-resnet18-fullclass"
-    plots = {f"{stem}-{name}.{kind}" for name in ("accuracy", "gaps", "cost") for kind in ("svg", "png", "csv")}
+    plots = {f"{stem}-{name}.{kind}" for name in (*PLOTS, "variance") for kind in ("svg", "png", "csv")}
     assert names == FILES | plots
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == names
     assert all(file.stat().st_size for file in files)

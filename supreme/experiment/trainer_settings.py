@@ -1,0 +1,64 @@
+"""What a plan says about the Trainer: devices, strategy, precision; checked without importing torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from supreme.errors import ConfigError, UnknownNameError
+from supreme.experiment.plan_file import mapping
+from supreme.precision import TRAINS, check_strategy, check_use, named
+
+TRAINER: Mapping[str, Any] = {"accelerator": "auto", "devices": 1, "strategy": "auto", "precision": "32-true"}
+KEYS = (*TRAINER, "num_nodes", "deterministic", "benchmark", "matmul_precision")
+STRATEGIES = (
+    *("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp", "deepspeed"),
+    *("deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3"),
+    *("deepspeed_stage_2_offload", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme"),
+)
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+
+
+def trainer_settings(value: Any) -> dict[str, Any]:
+    """The settings of a plan, with the defaults for those that it leaves out.
+
+    Args:
+        value: what stands under ``trainer``; None takes the defaults.
+
+    Raises:
+        ConfigError: if a value cannot be used; the text says which can.
+
+    Example:
+        >>> trainer_settings({"strategy": "fsdp", "devices": 2})["precision"]
+        '32-true'
+    """
+    settings = {**TRAINER, **mapping(value, "trainer", KEYS)}
+    strategy, multiplied = settings["strategy"], settings.get("matmul_precision")
+    if str(strategy).startswith("fsdp_") or strategy == "fsdp1":
+        raise ConfigError('Expected FSDP2 in place of Lightning\'s FSDPStrategy; use strategy "fsdp".')
+    if strategy not in STRATEGIES:
+        raise UnknownNameError("strategy of a plan:", str(strategy), STRATEGIES)
+    if multiplied not in (None, *MATMUL_PRECISIONS):
+        raise UnknownNameError("matmul_precision", str(multiplied), MATMUL_PRECISIONS)
+    return {**settings, "precision": _precision(settings["precision"], strategy)}
+
+
+def _precision(given: Any, strategy: str) -> str:
+    """The full name of the precision, which training and evaluation have to be able to use."""
+    check_use("A plan", TRAINS, precision := named(given))
+    check_strategy(precision, strategy)
+    if strategy == "deepspeed_stage_3":
+        check_strategy(precision, "fsdp")  # under which its models are evaluated
+    return precision
+
+
+def processes(settings: Mapping[str, Any]) -> int:
+    """How many processes of this machine compute one stage on CPUs.
+
+    Args:
+        settings: of the Trainer.
+
+    Example:
+        >>> processes({"devices": "2"}), processes({"devices": "auto"})
+        (2, 1)
+    """
+    devices = str(settings["devices"])
+    return int(devices) if devices.isdigit() and int(devices) > 0 else 1

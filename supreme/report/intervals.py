@@ -1,0 +1,195 @@
+"""Intervals of every mean over seeds, and letters for what cannot be told apart."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from supreme.experiment.bootstrap import interval_table
+from supreme.experiment.comparison import compare, score_table
+from supreme.experiment.ranking import group_letters, indistinct_groups
+from supreme.experiment.run_columns import ENTRY
+from supreme.experiment.statistics import SINGLE
+from supreme.report.columns import Column, decimals, number
+from supreme.report.grid import Entry, Grid
+from supreme.report.table import Row, Table
+
+LEVEL = 0.95
+REPLICATES = 2000
+BOOTSTRAPPED = 20  # training seeds; with more, both intervals agree and the nested bootstrap takes minutes
+
+
+def entry(row: Row) -> str:
+    """Name of a row in the statistics: method and variant as the records have them."""
+    return f"{row.method} ({row.variant})" if row.variant else row.method
+
+
+def judged(column: Column) -> str:
+    """The values that a column's methods are judged by: its own, or its gap where the retrained model is best."""
+    return f"{column.key}_gap" if column.best == "retrained" else column.key
+
+
+def compared(table: Table, runs: pd.DataFrame) -> list[Column]:
+    """Columns in which one value is better than another, without those that repeat the values of another.
+
+    Args:
+        table: the result table.
+        runs: its runs.
+    """
+    found: dict[str, Column] = {}
+    for column in table.columns:
+        if column.best != "none" and judged(column) in runs and runs[judged(column)].notna().any():
+            found.setdefault(judged(column), column)
+    return list(found.values())
+
+
+def method_scores(table: Table, runs: pd.DataFrame, column: Column) -> pd.DataFrame:
+    """Values of the methods by target and seeds; the original and the retrained model and empty methods are left out.
+
+    Args:
+        table: the result table.
+        runs: its runs.
+        column: the metric.
+    """
+    scores = score_table(runs, judged(column))
+    names = [entry(row) for row in table.rows if not row.reference]
+    return scores[[name for name in names if name in scores]].dropna(axis=1, how="all")
+
+
+def interval_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.DataFrame]]:
+    """Mean and 95 % interval of every cell of a table, with letters: methods that share one cannot be told apart.
+
+    Args:
+        table: the result table.
+        runs: its successful runs.
+
+    Returns:
+        The grid; the intervals and the comparisons of all pairs as frames.
+    """
+    keys = [column.key for column in table.columns if column.key in runs]
+    replicates = REPLICATES if runs["training_seed"].nunique() <= BOOTSTRAPPED else 0
+    found = interval_table(runs, keys, by=ENTRY, level=LEVEL, replicates=replicates)
+    pairs = _pairs(table, runs)
+    letters = {column.key: _letters(table, column, pairs[judged(column)]) for column in _with_pairs(table, pairs)}
+    lines = {(line["method"], line["variant"], line["metric"]): line for line in found.to_dict("records")}
+    means = {key: [line["mean"] for name, line in lines.items() if name[2] == key] for key in keys}
+    digits = {column.key: decimals(column, means.get(column.key, [])) for column in table.columns}
+    rows = tuple(
+        (
+            row.name,
+            tuple(
+                _field(column, digits[column.key], lines.get((row.method, row.variant, column.key)), row, letters)
+                for column in table.columns
+            ),
+        )
+        for row in table.rows
+    )
+    grid = Grid(
+        "intervals",
+        "Intervals and groups",
+        _about(found, letters),
+        ("Method", *(column.title for column in table.columns)),
+        rows,
+        _notes(found, pairs),
+        sum(row.reference for row in table.rows),
+    )
+    return grid, {"intervals": found, "comparison": _long(pairs)}
+
+
+def _pairs(table: Table, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Comparisons of all pairs of methods by metric, with false discoveries controlled over the pairs of a metric."""
+    found = {}
+    for column in compared(table, runs):
+        scores = method_scores(table, runs, column)
+        if len(scores.columns) > 1:
+            sizes = column.best in ("zero", "retrained")
+            found[judged(column)] = compare(scores, absolute=sizes, level=LEVEL)
+    return found
+
+
+def _with_pairs(table: Table, pairs: Mapping[str, pd.DataFrame]) -> list[Column]:
+    return [column for column in table.columns if column.best != "none" and judged(column) in pairs]
+
+
+def _letters(table: Table, column: Column, pairs: pd.DataFrame) -> dict[str, str]:
+    """Letters by method; none where no pair could have been told apart."""
+    if not (pairs["smallest_p"] <= 1 - LEVEL).any():
+        return {}
+    apart = [(a, b) for a, b, q in zip(pairs["a"], pairs["b"], pairs["permutation_q"], strict=True) if q <= 1 - LEVEL]
+    known = {*pairs["a"], *pairs["b"]}
+    rows = [row for row in table.rows if entry(row) in known]
+    order = [entry(row) for row in sorted(rows, key=lambda row: _badness(row, column))]
+    return group_letters(indistinct_groups(order, apart))
+
+
+def _badness(row: Row, column: Column) -> float:
+    cell = row.cells.get(judged(column))
+    mean = math.nan if cell is None else cell.mean
+    if math.isnan(mean):
+        return math.inf
+    return {"low": mean, "high": -mean}.get(column.best, abs(mean))
+
+
+def _field(
+    column: Column,
+    digits: int,
+    line: Mapping[Any, Any] | None,
+    row: Row,
+    letters: Mapping[str, Mapping[str, str]],
+) -> Entry:
+    if line is None:
+        return Entry("-")
+    text = number(line["mean"] * column.scale, digits)
+    cell = row.cells.get(column.key)
+    best = cell is not None and cell.best
+    mark = letters.get(column.key, {}).get(entry(row), "")
+    small = "" if math.isnan(line["t_low"]) else ends(line["t_low"], line["t_high"], column.scale, digits)
+    return Entry(text, small, mark, best, float(line["mean"]))
+
+
+def ends(low: float, high: float, scale: float, digits: int) -> str:
+    """Both ends of an interval as printed.
+
+    Example:
+        >>> ends(0.012, float("inf"), 100, 1)
+        '[1.2, ∞]'
+    """
+    texts = ["∞" if math.isinf(end) and end > 0 else number(end * scale, digits) for end in (low, high)]
+    return f"[{texts[0]}, {texts[1]}]"
+
+
+def _about(found: pd.DataFrame, letters: Mapping[str, Mapping[str, str]]) -> str:
+    most = int(found["n"].max()) if len(found) else 0
+    if most < 2:
+        return f"Values of a {SINGLE}: there are no intervals, and no comparison of methods says anything."
+    text = "Mean and 95 % interval (Student's t) over training seeds."
+    if any(letters.values()):
+        text += (
+            " Letters are per column: methods that share one cannot be told apart (paired permutation test of all pairs"
+            " over training seeds, share of false discoveries held at 5 %)."
+        )
+    return text
+
+
+def _notes(found: pd.DataFrame, pairs: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
+    notes = []
+    most = int(found["n"].max()) if len(found) else 0
+    smallest = min((float(table["smallest_p"].min()) for table in pairs.values()), default=math.nan)
+    if most > 1 and smallest > 1 - LEVEL:
+        notes.append(
+            f"No letters: with {most} seeds no paired test can give a p-value below {smallest:g}, so no two methods "
+            "can be told apart at 5 %; six seeds or more can."
+        )
+    elif most > 1 and pairs:
+        notes.append(f"Smallest p-value that the paired test can give with {most} seeds: {smallest:.2g}.")
+    single = int((found["n"] == 1).sum())
+    if most > 1 and single:
+        notes.append(f"{single} value(s) come from a {SINGLE} and have no interval.")
+    return tuple(notes)
+
+
+def _long(pairs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    tables = [table.assign(metric=key)[["metric", *table.columns]] for key, table in pairs.items()]
+    names = ["metric", "a", "b", "n", "difference", "low", "high"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)

@@ -1,0 +1,173 @@
+"""A leaderboard from records: every row says which plan, seeds and records it stands on."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from supreme.experiment.bootstrap import interval_table
+from supreme.experiment.run_columns import ENTRY, SEEDS
+from supreme.experiment.statistics import SINGLE
+from supreme.report.columns import COLUMNS, Column, decimals, number
+from supreme.report.grid import Entry, Grid
+from supreme.report.intervals import ends
+from supreme.report.labels import clean, listing, method_label, natural
+from supreme.report.records import frame, read_records
+from supreme.report.table import Row, Table, runs_of, tables
+
+QUALITY = Column("gap_size", "Mean |gap| (points)", scale=100.0, digits=2, best="low")
+SHOWN = ("forget/accuracy_gap", "retain/accuracy_gap", "mia_gap", "time_s")
+PLACE = ("dataset", "model", "scenario", "target")
+ORIGIN = ("plan", "plan_hash", "configuration", "seeds", "runs", "records")
+
+
+def leaders(paths: Sequence[str | Path]) -> tuple[list[Grid], pd.DataFrame]:
+    """Methods in order of their mean absolute accuracy gap (forget and retain), from records alone.
+
+    Plans are never mixed in a row: a method that two plans ran has two rows.
+
+    Args:
+        paths: output folders of plans; a record that is in two of them counts once.
+
+    Returns:
+        One grid per dataset, model and scenario, and all rows as a frame: place, method, mean and 95 % interval
+        (Student's, over training seeds) of every value, the plan's name and hash, a hash of the configurations, the
+        seeds, the number of runs and the keys of the records.
+
+    Raises:
+        DataError: if a folder has no records, or one cannot be read.
+    """
+    places: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for (_, digest), records in _by_plan(paths).items():
+        data = frame(records)
+        found = tables(data)
+        data = data.assign(plan_hash=digest, **{QUALITY.key: _quality(data)})
+        for table in found:
+            for line in _lines(table, runs_of(table, data)):
+                places.setdefault(tuple(line[name] for name in PLACE), []).append(line)
+    grids, rows = [], []
+    for place in sorted(places, key=lambda names: [natural(name) for name in names]):
+        lines = sorted(places[place], key=_badness)
+        grids.append(_grid(place, lines))
+        rows += lines
+    return grids, pd.DataFrame(rows)
+
+
+def _by_plan(paths: Sequence[str | Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Records by the name and the hash of their plan, each record once."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    seen: set[tuple[str, str]] = set()
+    for path in paths:
+        for record in read_records(path):
+            name = (str(record.get("key")), str(record.get("finished")))
+            if name not in seen:
+                seen.add(name)
+                found.setdefault((str(record.get("plan") or ""), plan_hash(Path(path), record)), []).append(record)
+    return found
+
+
+def _quality(data: pd.DataFrame) -> "pd.Series[float] | float":
+    """The mean absolute gap of every run."""
+    gaps = ["forget/accuracy_gap", "retain/accuracy_gap"]
+    return data[gaps].abs().mean(axis=1, skipna=False) if set(gaps) <= set(data.columns) else math.nan
+
+
+def _badness(line: Mapping[str, Any]) -> float:
+    size = line.get(f"{QUALITY.key}_mean")
+    return math.inf if _missing(size) else float(size or 0.0)
+
+
+def plan_hash(root: Path, record: Mapping[str, Any]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the plan that a record came from, "" where it was not kept.
+
+    Args:
+        root: the output folder of the plan.
+        record: the record.
+    """
+    folder = root.parent if root.name == "records" else root
+    name = Path(str(record.get("plan") or "")).name
+    file = folder / "plans" / f"{name}.yaml"
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if name and file.is_file() else ""
+
+
+def _lines(table: Table, runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """One line per method with at least one successful run."""
+    runs = runs[(runs["status"] == "done") & ~runs["superseded"].astype(bool)]
+    keys = [key for key in (QUALITY.key, *SHOWN) if key in runs and runs[key].notna().any()]
+    if not keys or runs.empty:
+        return []
+    found = interval_table(runs, keys, by=ENTRY, replicates=0).to_dict("records")
+    values = {(line["method"], line["variant"], line["metric"]): line for line in found}
+    lines = []
+    for row in table.rows:
+        mine = runs[(runs["method"] == row.method) & (runs["variant"] == row.variant)]
+        if row.reference or mine.empty:
+            continue
+        line: dict[str, Any] = dict(zip(PLACE, (table.dataset, table.model, table.scenario), strict=False))
+        line |= {"target": table.target or "", "method": row.method, "variant": row.variant}
+        for key in keys:
+            one = values.get((row.method, row.variant, key), {})
+            line |= {f"{key}_{name}": one.get(source) for name, source in _STATISTICS.items()}
+        lines.append(line | _origin(row, mine))
+    return lines
+
+
+_STATISTICS = {"mean": "mean", "low": "t_low", "high": "t_high", "n": "n"}
+
+
+def _missing(value: Any) -> bool:
+    return value is None or math.isnan(value)
+
+
+def _origin(row: Row, runs: pd.DataFrame) -> dict[str, Any]:
+    """Where a row comes from."""
+    configurations = json.dumps(sorted(runs["config_hash"]))
+    seeds = sorted(set(runs[list(SEEDS)].itertuples(index=False, name=None)))
+    return {
+        "plan": " ".join(sorted(set(runs["plan"]))),
+        "plan_hash": " ".join(sorted(set(runs["plan_hash"]))).strip(),
+        "configuration": hashlib.sha256(configurations.encode()).hexdigest()[:16],
+        "seeds": " ".join(str(seed[0]) if len(set(seed)) == 1 else "/".join(map(str, seed)) for seed in seeds),
+        "runs": f"{row.done}/{row.total}",
+        "records": " ".join(sorted(runs["key"])),
+    }
+
+
+def _grid(names: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Grid:
+    known = {column.key: column for column in COLUMNS} | {QUALITY.key: QUALITY}
+    columns = [known[key] for key in (QUALITY.key, *SHOWN) if _means(lines, key)]
+    digits = {one.key: decimals(one, _means(lines, one.key)) for one in columns}
+    rows = tuple(
+        (
+            f"{place}. {method_label(line['method'], line['variant'])}",
+            (
+                *(_field(one, digits[one.key], line) for one in columns),
+                Entry(listing(line["seeds"].split(), 6), f"{line['runs']} runs"),
+                Entry(clean(line["plan"], 30), line["plan_hash"] or "plan file not kept"),
+                Entry(line["configuration"]),
+            ),
+        )
+        for place, line in enumerate(lines, start=1)
+    )
+    single = any(len({seed.split("/")[0] for seed in line["seeds"].split()}) == 1 for line in lines)
+    about = "In order of the mean absolute accuracy gap to M_r (forget and retain); 95 % intervals over training seeds."
+    notes = (f"Rows without an interval stand on a {SINGLE}.",) if single else ()
+    header = ("Method", *(one.title for one in columns), "Seeds", "Plan", "Configurations")
+    title = ", ".join(clean(name, 60) for name in names if name)
+    return Grid("leaderboard", title, about, header, rows, notes)
+
+
+def _means(lines: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    return [line[f"{key}_mean"] for line in lines if not _missing(line.get(f"{key}_mean"))]
+
+
+def _field(column: Column, digits: int, line: Mapping[str, Any]) -> Entry:
+    mean, low, high = (line.get(f"{column.key}_{name}") for name in ("mean", "low", "high"))
+    if mean is None or low is None or high is None or _missing(mean):
+        return Entry("-")
+    small = SINGLE if _missing(low) else ends(low, high, column.scale, digits)
+    return Entry(number(mean * column.scale, digits), small, value=float(mean))

@@ -1,0 +1,89 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def runs(inside):
+    """A folder of records of two methods and three seeds."""
+
+    def make(name, shift=0.0):
+        folder = inside / name / "records"
+        folder.mkdir(parents=True)
+        for number, (method, seed) in enumerate((m, s) for m in ("Retrain", "SSD", "FineTune") for s in (1, 2, 3)):
+            run = {"dataset": "Digits", "model": "ResNet18", "scenario": "FullClass", "target": "3", "method": method}
+            run |= {"variant": "", "training_seed": seed, "unlearning_seed": seed, "evaluation_seed": seed}
+            gap = 0.0 if method == "Retrain" else shift + 0.01 * seed + 0.1 * (method == "FineTune")
+            metrics = {
+                "forget/accuracy": gap,
+                "forget/accuracy_gap": gap,
+                "retain/accuracy_gap": gap / 2,
+                "time_s": 1.0,
+            }
+            record = {
+                "schema": 1,
+                "key": f"{number:016x}",
+                "plan": "p",
+                "run": run,
+                "status": "done",
+                "metrics": metrics,
+            }
+            (folder / f"{number}.json").write_text(json.dumps(record), encoding="utf-8")
+        return folder.parent
+
+    return make
+
+
+def test_tables_and_files(supreme, runs):
+    folder = runs("a")
+    done = supreme("report", folder)
+    assert done.code == 0
+    assert "Digits, ResNet18, FullClass" in done.out
+    names = {path.name for path in (folder / "report").iterdir()}
+    assert {"index.html", "statistics", "statistics.md", "paper.tex", "plots"} <= names
+
+
+def test_two_sets_side_by_side(supreme, runs):
+    first, second = runs("a"), runs("b", shift=0.5)
+    done = supreme("report", "--compare", first, second)
+    assert done.code == 0, done.err
+    assert "2.00 | 52.00" in done.out
+    assert (first / "report" / "compare.csv").is_file()
+
+
+def test_leaderboard(supreme, runs):
+    folder = runs("a")
+    done = supreme("report", "--leaderboard", folder, "--output", "board")
+    assert done.code == 0, done.err
+    assert done.out.index("1. SSD") < done.out.index("2. FT")
+    assert "Leaderboard: board/leaderboard.html" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "Expected one output folder"),
+        (["a", "b"], "got 2"),
+        (["--compare", "a"], "expected 2 arguments"),
+        (["--compare", "a", "b", "--leaderboard"], "got both"),
+        (["c", "--compare", "a", "b"], "got a third"),
+        (["--leaderboard"], "got 0"),
+        (["--leaderboards", "a"], "did you mean '--leaderboard'"),
+        (["missing"], "missing"),
+    ],
+)
+def test_words_that_say_too_little_or_too_much(supreme, words, text):
+    done = supreme("report", *words)
+    assert done.code == 2
+    assert text in done.err
+    assert "Traceback" not in done.err
+
+
+def test_no_torch(runs):
+    folder = runs("a")
+    for words in (["report", str(folder)], ["report", "--leaderboard", str(folder)]):
+        code = f"import sys; from supreme.__main__ import main; main({words!r}); assert 'torch' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,109 @@
+"""``supreme run --launcher slurm``: what it says and refuses; the whole of it on a cluster of this machine."""
+
+import importlib.util
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from supreme.cli import slurm
+from supreme.experiment.slurm import SlurmSettings, Submission
+
+PLAN = {
+    "name": "small",
+    "datasets": ["Digits"],
+    "models": [{"class_path": "ResNet18", "init_args": {"width": 8}}],
+    "training": {"epochs": 1, "lr": 0.01},
+    "scenarios": [{"class_path": "FullClass", "targets": [3]}],
+    "methods": ["SSD"],
+    "seeds": [5],
+    "trainer": {"accelerator": "cpu"},
+}
+
+
+@pytest.fixture
+def plan(inside):
+    def write(**changes):
+        (inside / "small.yaml").write_text(yaml.safe_dump({**PLAN, **changes}))
+        return "small.yaml"
+
+    return write
+
+
+def test_options_reach_the_tasks(plan, supreme, monkeypatch):
+    given = []
+
+    def submit(plan, runs, settings, forced, track_evaluation):
+        given.append((settings, {stage.kind for stage in forced}, [run.method for run in runs]))
+        return Submission(("7",), tuple(runs), (), ())
+
+    monkeypatch.setattr(slurm, "submit", submit)
+    options = {"partition": "gpu", "account": "me", "time": "1:00:00", "nodes": 1, "gpus_per_node": 2}
+    options["max_concurrent"] = 4
+    words = [f"--slurm.{name}={value}" for name, value in options.items()]
+    result = supreme("run", plan(), "--launcher=slurm", *words, "--only=method=SSD", "--force=stage=evaluate")
+    assert result.code == 0, result.err
+    assert given == [(SlurmSettings(**options), {"evaluate"}, ["SSD"])]
+    assert "submitted: 1 runs, one task each, as SLURM array 7" in result.err
+    assert "'supreme status runs/small'" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (("--launcher=slrum",), ("'slrum'", "'slurm'")),
+        (("--slurm.time=5",), ("--launcher slurm", "--slurm.time")),
+        (("--launcher=slurm", "--workers=2"), ("--workers", "--slurm.max_concurrent")),
+        (("--launcher=slurm", "--slurm.time=soon"), ("--slurm.time", "'soon'")),
+        (("--launcher=slurm", "--slurm.nodes=0"), ("--slurm.nodes >= 1",)),
+        (("--launcher=slurm", "--slurm.nodes=2"), ("num_nodes",)),
+        (("--launcher=slurm", "--slurm.gpus=2"), ("'--slurm.gpus'", "'--slurm.gpus_per_node'")),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_words(words, texts, plan, supreme, inside):
+    name = plan()
+    result = supreme("run", name, *words)
+    assert result.code == 2
+    assert len(result.err.strip().splitlines()) == 1
+    assert all(text in result.err for text in texts), result.err
+    assert [path.name for path in inside.iterdir()] == ["small.yaml"]
+
+
+@pytest.fixture
+def cluster(tmp_path_factory, monkeypatch):
+    """A SLURM cluster of two nodes with two cores each."""
+    file = Path(__file__).parents[1] / "slurm_cluster.py"
+    spec = importlib.util.spec_from_file_location("supreme_slurm_cluster", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if module.missing():
+        pytest.skip(f"SLURM is not installed here: no {', '.join(module.missing())}")
+    with module.Cluster(tmp_path_factory.mktemp("cluster"), cpus=2, nodes=2) as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_plan_on_a_cluster(nodes, plan, supreme, inside, cluster):
+    """From the submission to the tables; with two nodes, each stage is computed by one rank on each of them."""
+    pytest.importorskip("submitit")
+    several = {"num_nodes": 2, "strategy": "ddp"} if nodes == 2 else {}
+    words = ("run", plan(trainer={"accelerator": "cpu", **several}), "--launcher=slurm")
+    first = supreme(*words, "--slurm.partition=test", "--slurm.time=10", "--slurm.max_concurrent=1")
+    assert first.code == 0, first.err
+    assert "submitted: 3 runs" in first.err
+    end = time.monotonic() + 270
+    while "3 done" not in (shown := supreme("status", "runs/small").out):
+        assert "0 failed" in shown, shown
+        assert time.monotonic() < end, shown
+        time.sleep(2)
+    last = supreme(*words)
+    assert "with a result: 3 runs" in last.err
+    assert "SSD" in last.out
+    train = next((inside / "runs" / "small" / "stages" / "train").iterdir())
+    assert f'"num_nodes": {nodes}' in (train / "stage.json").read_text() or nodes == 1

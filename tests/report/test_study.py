@@ -1,0 +1,176 @@
+import math
+import statistics
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from supreme.report import frame, tables
+from supreme.report.grid import Entry, Grid, grid_html, grid_latex, grid_markdown
+from supreme.report.intervals import ends, interval_grid
+from supreme.report.page import page
+from supreme.report.ranks import rank_grid, rank_plot
+from supreme.report.retrained import retrained_grid
+from supreme.report.sortable import button, column_id
+from supreme.report.sources import source_grid, source_plot
+from supreme.report.study import Study, joined, study
+
+METHODS = ("Original", "Retrain", "FineTune", "SSD", "LFSSD")
+
+
+def build(plan, **options):
+    records = plan.records(scenarios=("FullClass",), methods=METHODS, **options)
+    data = frame(records)
+    return records, data, tables(data)[0]
+
+
+def field(grid, row, column):
+    fields = dict(grid.rows)[row]
+    return fields[grid.header[1:].index(column)]
+
+
+def per_seed(records, method, key):
+    seeds = sorted({record["run"]["training_seed"] for record in records})
+    chosen = [record for record in records if record["run"]["method"] == method]
+    return [statistics.fmean(r["metrics"][key] for r in chosen if r["run"]["training_seed"] == seed) for seed in seeds]
+
+
+def test_intervals_are_those_of_scipy_over_seed_means(plan):
+    records, data, table = build(plan, seeds=(1, 2, 3, 4))
+    grid, frames = interval_grid(table, data)
+    values = per_seed(records, "SSD", "forget/accuracy_gap")
+    low, high = stats.t.interval(0.95, 3, statistics.fmean(values), stats.sem(values))
+    cell = field(grid, "SSD", "Gap (points): forget")
+    assert cell.text == f"{100 * statistics.fmean(values):.2f}"
+    assert cell.small == f"[{100 * low:.2f}, {100 * high:.2f}]"
+    lines = frames["intervals"]
+    line = lines[(lines["method"] == "SSD") & (lines["metric"] == "forget/accuracy_gap")].iloc[0]
+    assert line["t_low"] == pytest.approx(low, rel=1e-9)
+    assert line["bootstrap_low"] < line["mean"] < line["bootstrap_high"]
+
+
+def test_letters_part_what_all_seeds_part_and_few_seeds_part_nothing(plan):
+    _, data, table = build(plan, seeds=tuple(range(1, 9)))
+    grid, frames = interval_grid(table, data)
+    marks = {row.name: field(grid, row.name, "Gap (points): forget").mark for row in table.rows}
+    assert marks["Original"] == marks["Retrain (M_r)"] == ""
+    assert not set(marks["FT"]) & set(marks["LFSSD"])  # 31 % against 1 % in every seed
+    pair = frames["comparison"].query("metric == 'forget/accuracy_gap' and a == 'FineTune' and b == 'LFSSD'").iloc[0]
+    assert pair["permutation_p"] == pytest.approx(2 / 2**8)
+    assert "share of false discoveries" in grid.about
+
+    _, data, table = build(plan, seeds=(1, 2, 3))
+    grid, _ = interval_grid(table, data)
+    assert all(not entry.mark for _, entries in grid.rows for entry in entries)
+    assert any("below 0.25" in note for note in grid.notes)
+
+
+def test_a_single_seed_is_labelled_everywhere(plan):
+    _, data, table = build(plan, seeds=(1,), targets=("3",))
+    found = study(table, data)
+    texts = {grid.name: grid.about for grid in found.grids}
+    assert set(texts) == {"intervals", "ranks", "retrained", "variance"}
+    assert all("single seed" in text.lower() for text in texts.values()), texts
+    assert all(not entry.small.startswith("[") for grid in found.grids for _, row in grid.rows for entry in row)
+    assert found.plots == ()
+    text = page(plan.records(methods=METHODS, seeds=(1,), targets=("3",)), data, [table], [[]], [found])
+    assert text.count("ingle seed") >= 4
+
+
+def test_ranks_agree_with_scipy(plan):
+    records, data, table = build(plan, seeds=(1, 2, 3, 4, 5))
+    grid, frames = rank_grid(table, data)
+    sizes = [[abs(v) for v in per_seed(records, name, "forget/accuracy_gap")] for name in ("FineTune", "SSD", "LFSSD")]
+    ranks = pd.DataFrame(sizes).rank().mean(axis=1).tolist()
+    for name, rank in zip(("FT", "SSD", "LFSSD"), ranks, strict=True):
+        assert float(field(grid, name, "Gap (points): forget").text) == pytest.approx(rank, abs=0.006)
+    chi2 = stats.friedmanchisquare(*sizes).statistic
+    f = 4 * chi2 / (5 * 2 - chi2) if chi2 < 10 else math.inf
+    want = stats.f.sf(f, 2, 8)
+    assert float(field(grid, "Friedman test: p", "Gap (points): forget").text) == pytest.approx(
+        want, rel=0.06, abs=1e-9
+    )
+    q = stats.studentized_range.ppf(0.95, 3, math.inf) / math.sqrt(2)
+    assert float(field(grid, "Critical difference", "MIA: share").text) == pytest.approx(
+        q * math.sqrt(12 / 30), abs=0.006
+    )
+    plot = rank_plot(table, frames["ranks"])
+    assert plot is not None
+    assert len(plot.data) == 3 * 3
+
+
+def test_gaps_in_standard_deviations_of_the_retrained_models(plan):
+    records, data, table = build(plan, seeds=(1, 2, 3, 4), targets=("3",))
+    grid, frames = retrained_grid(table, data)
+    gold = per_seed(records, "Retrain", "mia")
+    sizes = [abs(a - b) / statistics.stdev(gold) for a, b in zip(per_seed(records, "SSD", "mia"), gold, strict=True)]
+    assert field(grid, "SSD: |z|", "MIA: share").value == pytest.approx(statistics.median(sizes))
+    held = []
+    for place, value in enumerate(gold):
+        others = gold[:place] + gold[place + 1 :]
+        held.append(abs(value - statistics.fmean(others)) / statistics.stdev(others))
+    assert field(grid, "another M_r: |z|", "MIA: share").value == pytest.approx(statistics.fmean(held))
+    assert len(frames["gap_z"]) == len(records)
+
+
+def test_a_retrained_model_that_does_not_vary_gives_infinite_gaps(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD"))
+    for record in records:
+        if record["run"]["method"] == "Retrain":
+            record["metrics"]["forget/accuracy"] = 0.0
+    data = frame(records)
+    grid, _ = retrained_grid(tables(data)[0], data)
+    assert field(grid, "SSD: |z|", "Accuracy (%): forget").text == "∞"
+    assert r"$\infty$" in grid_latex(grid, "", "x")
+    assert 'data-value="Infinity"' in grid_html(grid)
+
+
+def test_sources_of_spread_are_the_mean_squares(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD"), seeds=(1, 2, 3, 4), targets=("3",))
+    data = frame(records)
+    grid, frames = source_grid(tables(data)[0], data)
+    found = frames["variance"].query("method == 'SSD' and metric == 'mia_gap' and variance > 0")
+    assert found["component"].tolist() == ["training+unlearning+evaluation"]
+    want = statistics.variance(per_seed(records, "SSD", "mia_gap"))
+    assert found["variance"].iloc[0] == pytest.approx(want, rel=1e-9)
+    assert "cannot be told apart" in grid.about
+    plot = source_plot(tables(data)[0], frames["variance"])
+    assert plot is not None
+    assert {row[2] for row in plot.data} == {"forget/accuracy_gap", "retain/accuracy_gap", "mia_gap"}
+    assert not [row for row in plot.data if row[0] == "Retrain"]
+
+
+def test_frames_of_all_tables_carry_the_table_in_front(plan):
+    data = frame(plan.records(methods=("Retrain", "SSD")))
+    found = tables(data)
+    frames = joined([study(table, data) for table in found], found)
+    for name, table in frames.items():
+        assert list(table.columns[:4]) == ["dataset", "model", "scenario", "target"], name
+    assert set(frames["retrained"]["target"]) == {"3", "7", "0.05"}
+    assert set(frames["intervals"]["target"]) == {"", "0.05"}
+    assert joined([Study((), ())], found[:1]) == {}
+
+
+def test_a_table_without_results_has_no_statistics(plan):
+    records = [plan.fail(record) for record in plan.records(methods=("Retrain", "SSD"), scenarios=("FullClass",))]
+    data = frame(records)
+    assert study(tables(data)[0], data) == Study((), ())
+
+
+def test_everything_that_can_go_wrong_in_a_plan_is_still_printed(plan):
+    data = frame(plan.rich())
+    for table in tables(data):
+        for grid in study(table, data).grids:
+            assert "<script>" not in grid_html(grid)
+            assert grid_latex(grid, table.title, "x").count(r"\begin{tabular}") >= 1
+            lines = [line for line in grid_markdown(grid, table.title).splitlines() if line.startswith("|")]
+            assert {line.replace("\\|", "").count("|") for line in lines} <= {len(grid.header) + 1}
+
+
+def test_a_grid_in_three_formats():
+    grid = Grid("g", "A_b", "About.", ("Method", "x"), (("S|SD", (Entry("1.0", "[0, 2]", "ab", True, 1.0),)),), ("n",))
+    assert '<sup class="letters">ab</sup>' in grid_html(grid)
+    assert r"| S\|SD | **1.0 \[0, 2\]** ab |" in grid_markdown(grid, "")
+    assert r"\textbf{1.0}$^{\mathrm{ab}}$ {\scriptsize {[}0, 2{]}}" in grid_latex(grid, "T", "g")
+    assert ends(0.0, 1.0, 100, 0) == "[0, 100]"
+    assert column_id("x") in button("x", "x")
