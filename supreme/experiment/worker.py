@@ -1,5 +1,6 @@
 """Workers: where stages are executed, in this process or in processes that run many stages each."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,9 @@ from supreme.components import load
 from supreme.errors import OutputError, SupremeError
 from supreme.experiment.stage import Stage
 from supreme.experiment.store import RESULT_FILE, Store
+
+_MUCH = 100 * 2**20  # bytes of new memory that are worth a look for garbage
+_after_collection = [0]
 
 
 class Outcome(NamedTuple):
@@ -68,7 +72,19 @@ def perform(stage: Stage, store: Store, execute: str) -> Outcome:
         reason = _note(stage, store, RuntimeError(f"it asked Python to exit with code {exc.code}"))
     except Exception as exc:
         reason = _note(stage, store, exc)
-    return Outcome(stage, reason, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    _tidy()
+    return Outcome(stage, reason, seconds)
+
+
+def _tidy() -> None:
+    """Free what stages left in reference cycles, as a Trainer with its model and optimiser is, before it is much."""
+    import psutil
+
+    process = psutil.Process()
+    if process.memory_info().rss > _after_collection[-1] + _MUCH:
+        gc.collect()
+        _after_collection[:] = [process.memory_info().rss]
 
 
 def _check(stage: Stage, store: Store) -> None:
