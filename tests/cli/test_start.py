@@ -100,14 +100,20 @@ def test_ctrl_c_while_a_model_is_trained(inside):
     """The real thing: an interrupt in the middle of a fit."""
     here = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     words = ["fit", "--trainer.max_epochs=1000", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    started = subprocess.Popen(
-        [sys.executable, "-m", "supreme", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=here
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+    try:
+        started = subprocess.Popen([sys.executable, "-m", "supreme", *words], **pipes, env=here)
+    finally:
+        signal.signal(signal.SIGINT, before)
     until = time.monotonic() + 100
     while not list(inside.glob("runs/fit/version_0/run.json")) and time.monotonic() < until:
         time.sleep(0.1)
     time.sleep(0.5)
     started.send_signal(signal.SIGINT)
-    _, err = started.communicate(timeout=60)
+    try:
+        _, err = started.communicate(timeout=60)
+    finally:
+        started.kill()
     assert started.returncode == 130
     assert "Traceback" not in err
