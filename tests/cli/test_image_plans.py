@@ -1,4 +1,4 @@
-"""The shipped plans for folders of images, on real photographs, through the command line; skipped where there are none."""
+"""The shipped plans for folders of images, on real photographs, through the command line; skipped without them."""
 
 import os
 from pathlib import Path
@@ -34,7 +34,7 @@ def ran(content, process, inside, **options):
 
 
 def test_a_reduced_plan_ends_in_a_table(plan, process, inside):
-    name, content = plan
+    _, content = plan
     content["models"][0]["init_args"]["width"] = 8
     content["training"]["epochs"] = 1
     content["datasets"][0]["init_args"]["size"] = 16

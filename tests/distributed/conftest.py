@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = str(Path(__file__).parent)
+collect_ignore_glob = ["*_work.py"]
 
 
 @pytest.fixture(scope="session")
