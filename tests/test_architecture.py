@@ -44,7 +44,7 @@ PRIVATE = {
     "_hp_mapping": "how DeepSpeed marks parameters with a master copy; there is no public mark",
     "_computed": "torchmetrics caches compute() in it",
     "_update_count": "torchmetrics warns by it",
-    "_exit": "public, with an underscore so as not to be used by mistake; ranks must not wait for each other at their end",
+    "_exit": "public, with an underscore against mistakes; ranks must not wait for each other at their end",
     "_modules": "whether a network has been built; hasattr would raise on a module without it",
 }
 
@@ -53,7 +53,8 @@ STRATEGY = {
     *("DTensor", "FSDPModule", "FSDPStrategy", "FullyShardedDataParallel", "ModelParallelStrategy", "DDPStrategy"),
     *("DeepSpeedStrategy", "fully_shard", "deepspeed", "ds_id", "_hp_mapping", "device_mesh", "DeviceMesh"),
 }
-STRATEGY_FILES = {"distributed.py", "sharding.py", "strategies.py", "precision.py"}  # the last: which ones they take
+STRATEGY_FILES = {"distributed.py", "sharding.py", "strategies.py"}
+STRATEGY_FILES |= {"precision.py", "experiment/trainer_settings.py"}  # which ones there are, and what they can take
 PROCESSES = {
     *("get_world_size", "get_rank", "is_initialized", "all_reduce", "all_gather", "all_gather_object", "broadcast"),
     *("gather_all_tensors", "world_size", "global_rank"),

@@ -8,6 +8,7 @@ from torch import nn
 
 BUILT = []  # the device of every network that was built in this process
 
+
 def Small(num_classes):
     """Two convolutions with BatchNorm."""
     BUILT.append(torch.empty(0).device.type)
