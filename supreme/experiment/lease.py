@@ -94,6 +94,13 @@ class Leases:
         holders = {key: self._live(self.file(key, latest[key]), time.time()) for key in sorted(latest)}
         return {key: holder for key, holder in holders.items() if holder is not None}
 
+    def sweep(self) -> None:
+        """Remove what the dead left; each lease is taken first, so that nobody else's can go."""
+        for key in {key for key, _ in self._files()} - self.active().keys():
+            lease = self.acquire(key)
+            if lease is not None:
+                lease.release()
+
     def release_all(self) -> None:
         """Release every lease that this process holds."""
         for lease in list(self._held):

@@ -81,7 +81,8 @@ class Store:
         return self
 
     def sweep(self) -> None:
-        """Remove what killed processes of this host left half-written."""
+        """Remove what killed processes left: their leases, and what those of this host left half-written."""
+        self.leases.sweep()
         for folder, here in self.abandoned():
             if here:
                 shutil.rmtree(folder, ignore_errors=True)

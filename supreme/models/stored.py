@@ -129,6 +129,11 @@ def _stored(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return load_file(weights), json.loads((weights.parent / ABOUT).read_text())
     except FileNotFoundError:
+        if (weights.parent / ABOUT).is_file() and weights.name == WEIGHTS:
+            raise CheckpointError(
+                f"The weights of '{source}' are not there any more: a plan with 'checkpoints: drop' removes them after "
+                "evaluation; set it to keep and make them again with 'supreme run PLAN --force stage=unlearn'."
+            ) from None
         raise CheckpointError(
             f"Expected a stored model ('{WEIGHTS}' beside '{ABOUT}') or a .ckpt file at '{source}', found none."
         ) from None

@@ -42,7 +42,8 @@ def test_runs_are_the_product_and_hold_the_reference_rows(make_plan: MakePlan) -
     }
     run = one(plan, model="slim", target="8", method="SSD", training_seed=2)
     names = {"dataset": "Digits", "model": "slim", "scenario": "FullClass", "target": "8", "method": "SSD"}
-    assert run.identity == names | {"variant": "", "training_seed": 2, "unlearning_seed": 2, "evaluation_seed": 2}
+    seeds = {"training_seed": 2, "unlearning_seed": 2, "evaluation_seed": 2, "draw_seed": None}
+    assert run.identity == names | {"variant": ""} | seeds
     assert run.label == "SSD, FullClass 8, slim on Digits, seed 2"
     assert run.config["method"]["class_path"] == "fake.methods.methods.SSD"
     assert run.config["trainer"] == {"accelerator": "auto", "devices": 1, "strategy": "auto", "precision": "32-true"}

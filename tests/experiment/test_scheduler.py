@@ -378,7 +378,7 @@ def test_a_killed_scheduler_takes_its_workers_along_and_is_resumed(
     assert finish.failed == ()
     counts = begun(slow)
     assert all(counts[key] == 1 for key in done)
-    assert leases(slow) != []  # of the slow stages, nobody wanted them since
+    assert leases(slow) == []
     assert status(slow.output, slow).working == {}
 
 
