@@ -181,6 +181,7 @@ def test_help_of_a_method(supreme):
 
 def test_strategies_by_their_short_name():
     given = {"default_root_dir": None, "accelerator": "cpu", "strategy": "fsdp", "fast_dev_run": True, "max_epochs": 1}
+    given |= {"precision": "32-true", "plugins": None}
     assert isinstance(trainer_arguments(given, "somewhere", "unlearn")["strategy"], FSDP2)
 
 
