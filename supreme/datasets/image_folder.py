@@ -1,13 +1,15 @@
 """Any folder of images as a dataset."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from supreme.datasets.file_dataset import FileDataset, halves
-from supreme.datasets.image_files import Layout, Listing, by_class
+from supreme.datasets.image_files import Labelled, Layout, Listing, by_class
 from supreme.datasets.split import check_fraction, stratified_split
+from supreme.errors import ConfigError, DataError
 
 
 class ImageFolder(FileDataset):
@@ -26,12 +28,16 @@ class ImageFolder(FileDataset):
         size: height and width of the stored images; one number for a square.
         test_fraction: share of every class that is held out, where there are no train and test folders.
         split_seed: seeds that split.
+        groups: classes made of several folders: class name -> folder names. The folders are the fine classes then, and
+            the order of the mapping is that of the classes. None makes every folder a class, without fine classes.
         root: folder for the image store; None takes ``SUPREME_DATA`` or ``~/.cache/supreme``.
 
     Raises:
-        ConfigError: if the size is below 8 pixels or ``test_fraction`` outside (0, 1).
+        ConfigError: if the size is below 8 pixels, ``test_fraction`` outside (0, 1), there is one group, or a folder
+            is in two.
         DataError: when the images are first needed, if the folder is missing, empty, has just one class, a class in
-            test that train lacks, too few images of a class to split, or an image that cannot be read.
+            test that train lacks, too few images of a class to split, an image that cannot be read, or other folders
+            than the groups name.
 
     Example:
         >>> ImageFolder("my_faces", size=32)
@@ -47,6 +53,7 @@ class ImageFolder(FileDataset):
         size: int | tuple[int, int] = 32,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        groups: Mapping[str, Sequence[str]] | None = None,
         root: str | None = None,
     ) -> None:
         super().__init__(size, root=root)
@@ -54,15 +61,19 @@ class ImageFolder(FileDataset):
         self.path = str(path)
         self.test_fraction = test_fraction
         self.split_seed = split_seed
+        self.groups = None if groups is None else {str(name): list(map(str, few)) for name, few in groups.items()}
+        if self.groups is not None and len(self.groups) < 2:
+            raise ConfigError(f"Expected at least two groups, got {len(self.groups)}; leave 'groups' out for none.")
+        named = [folder for few in (self.groups or {}).values() for folder in few]
+        twice = next((folder for folder in named if named.count(folder) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"Expected every folder in one group, but '{twice}' is named twice; name it once.")
 
     def config(self) -> dict[str, Any]:
-        """All arguments but ``root``."""
-        return {
-            "path": self.path,
-            "size": list(self.size),
-            "test_fraction": self.test_fraction,
-            "split_seed": self.split_seed,
-        }
+        """All arguments but ``root``, and the groups where there are some."""
+        plain = {"path": self.path, "size": list(self.size)}
+        split = {"test_fraction": self.test_fraction, "split_seed": self.split_seed}
+        return {**plain, **split, **({} if self.groups is None else {"groups": self.groups})}
 
     def place(self) -> Path:
         """The folder or the archive that the user named."""
@@ -79,4 +90,19 @@ class ImageFolder(FileDataset):
             targets = torch.tensor(parts["all"].targets, dtype=torch.int64)
             rows = stratified_split(targets, classes, self.test_fraction, self.split_seed)
             parts = halves(parts["all"], rows)
-        return Layout(classes, parts)
+        return Layout(classes, parts) if self.groups is None else _grouped(self.groups, classes, parts)
+
+
+def _grouped(groups: Mapping[str, Sequence[str]], folders: Sequence[str], parts: Mapping[str, Labelled]) -> Layout:
+    """Groups as classes, folders as fine classes."""
+    group_of = {folder: place for place, few in enumerate(groups.values()) for folder in few}
+    odd = sorted(group_of.keys() ^ set(folders))
+    if odd:
+        where = "lies in no group" if odd[0] in folders else "is named in a group but has no images"
+        raise DataError(f"Expected every folder in one group, but '{odd[0]}' {where}; correct 'groups'.")
+    coarse = {
+        split: Labelled(part.files, [group_of[folders[target]] for target in part.targets])
+        for split, part in parts.items()
+    }
+    fine = {name: target for part in parts.values() for name, target in zip(part.files, part.targets, strict=True)}
+    return Layout(tuple(groups), coarse, tuple(folders), fine)

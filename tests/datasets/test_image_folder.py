@@ -12,6 +12,7 @@ from PIL import Image
 from supreme.datasets import ImageFolder
 from supreme.datasets.image_files import by_class, list_images
 from supreme.errors import ConfigError, DataError
+from supreme.scenarios import SubClass
 from supreme.transforms import Augment
 
 
@@ -191,3 +192,46 @@ def test_real_archive_is_listed(real_data):
     assert len(classes) == 10
     assert np.bincount(parts["train"].targets).tolist() == [5000] * 10
     assert np.bincount(parts["test"].targets).tolist() == [1000] * 10
+
+
+# --- groups of folders
+
+
+@pytest.fixture
+def pets(split_folder):
+    for split, count in (("train", 4), ("test", 2)):
+        for number in range(count):
+            save(split_folder / split / "eel" / f"{number}.png", picture(50 + number, 8, 8, 3))
+    return str(split_folder)
+
+
+def test_groups_are_classes_and_folders_fine_classes(pets, data_root):
+    dataset = ImageFolder(pets, size=8, groups={"wet": ["eel"], "dry": ["dog", "cat"]})
+    assert dataset.classes == ("wet", "dry")
+    assert dataset.subclasses == ("cat", "dog", "eel")
+    plain = ImageFolder(pets, size=8)
+    assert dataset.fingerprint != plain.fingerprint
+    for ours, theirs in ((dataset.train, plain.train), (dataset.test, plain.test)):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.subtargets, theirs.targets)
+        assert torch.equal(ours.targets, torch.tensor([1, 1, 0])[theirs.targets])
+    assert SubClass(dataset, "dog").indices()["forget_train"].tolist() == [4, 5, 6, 7]
+    assert "groups" not in plain.config()
+
+
+def test_groups_of_a_drawn_split(grey_folder, data_root):
+    names = {"first": ["cat"], "second": ["dog"]}
+    ours, plain = ImageFolder(str(grey_folder), size=8, groups=names), ImageFolder(str(grey_folder), size=8)
+    assert torch.equal(ours.train.images, plain.train.images)
+    assert torch.equal(ours.train.targets, plain.train.targets)
+
+
+def test_groups_that_do_not_fit(pets, data_root):
+    with pytest.raises(ConfigError, match="'cat' is named twice"):
+        ImageFolder(pets, groups={"wet": ["cat"], "dry": ["dog", "cat"]})
+    with pytest.raises(ConfigError, match="at least two groups, got 1"):
+        ImageFolder(pets, groups={"all": ["cat", "dog", "eel"]})
+    with pytest.raises(DataError, match="'eel' lies in no group"):
+        ImageFolder(pets, size=8, groups={"a": ["cat"], "b": ["dog"]}).prepare()
+    with pytest.raises(DataError, match="'ant' is named in a group but has no images"):
+        ImageFolder(pets, size=8, groups={"a": ["cat", "ant"], "b": ["dog", "eel"]}).prepare()
