@@ -14,6 +14,7 @@ FIELDS: Mapping[str, Callable[[Run], str]] = {
     "method": lambda run: run.method,
     "variant": lambda run: run.variant,
     "seed": lambda run: str(run.training_seed),
+    "training_seed": lambda run: str(run.training_seed),
     "unlearning_seed": lambda run: str(run.unlearning_seed),
     "evaluation_seed": lambda run: str(run.evaluation_seed),
     "draw_seed": lambda run: str(run.draw_seed),

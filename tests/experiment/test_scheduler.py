@@ -135,7 +135,7 @@ def test_a_changed_setting_replaces_the_record(make_plan: MakePlan) -> None:
 
 def test_only_and_force(make_plan: MakePlan) -> None:
     plan = make_plan()
-    summary = run(plan, only="method=SSD,seed=1,target=3")
+    summary = run(plan, only="method=SSD,training_seed=1,target=3")
     assert (summary.runs, summary.done, summary.stages_done) == (1, 1, 1 + 2 + 2 + 1)
     run(plan)
     assert set(begun(plan).values()) == {1}
