@@ -1,4 +1,4 @@
-"""Callbacks: what a fit costs (time, memory, utilisation), which samples it used, and a record of what ran."""
+"""Callbacks: what a fit costs (time, memory, utilisation), how its loss falls, which samples it used, what ran."""
 
 from supreme.components import lazy
 
@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "ElapsedTime": "time",
         "ExportSplits": "export_splits",
+        "LossCurve": "loss_curve",
         "MetricCosts": "metric_costs",
         "PeakMemory": "memory",
         "Procedure": "procedure",

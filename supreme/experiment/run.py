@@ -9,11 +9,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import nn
 
 from supreme.batch import PARTS
-from supreme.callbacks import ElapsedTime, MetricCosts, PeakMemory, Utilisation, git_commit
+from supreme.callbacks import ElapsedTime, LossCurve, MetricCosts, PeakMemory, Utilisation, git_commit
 from supreme.classifier import ImageClassifier, Recipe
 from supreme.components import load
 from supreme.datasets.base import ImageDataset
@@ -46,6 +46,7 @@ from supreme.transforms.augment import Augment
 
 SomeScenario = TypeVar("SomeScenario", bound=Scenario)
 OUTPUTS, TEACHER_OUTPUTS, TRACKED = "outputs.safetensors", "incompetent.safetensors", "evaluation_costs"
+CURVE = "loss_curve"
 
 
 def execute(stage: Stage, store: Store) -> None:
@@ -68,7 +69,8 @@ def _train(stage: Stage, store: Store) -> None:
     spec = NetworkSpec(**stage.config["network"])
     classifier = ImageClassifier(spec, recipe, stage.config["seed"])
     best = _best(stage, data, 1)
-    resources = _fit(stage, store, classifier, data, best, max_epochs=epochs, limit_val_batches=0)
+    watchers = [LossCurve(), *_given(best)]
+    resources = _fit(stage, store, classifier, data, watchers, max_epochs=epochs, limit_val_batches=0)
     _save(stage, store, classifier.model, {"seed": stage.config["seed"]}, resources, data.dataset, best)
 
 
@@ -77,17 +79,18 @@ def _unlearn(stage: Stage, store: Store) -> None:
     scenario = _scenario(stage)
     chosen, arguments, seed = _method_class(stage), _arguments(stage, "method"), stage.config["seed"]
     later = splits_weights(stage.config["trainer"]["strategy"]) and not chosen.reads_weights_early
-    best = None
+    best, watchers = None, list[Callback]()
     if issubclass(chosen, Retrain):
         recipe, epochs, _ = _training(stage)
-        best = _best(stage, scenario, epochs)
         arguments = {"recipe": recipe, "epochs": epochs, **arguments}
+        best = _best(stage, scenario, arguments["epochs"])
+        watchers = [LossCurve(arguments["epochs"]), *_given(best)]
         make = partial(build, NetworkSpec(**stage.config["network"]), len(scenario.dataset.classes), seed)
         original = (outline(make, DrawnWeights(make)) if later else None) or make()
     else:
         original = load_model(store.path(stage.inputs["original"]), later=later)[0]
     method: UnlearningMethod = chosen(original, **arguments, seed=seed)
-    resources = _fit(stage, store, method, scenario, best, max_epochs=1)
+    resources = _fit(stage, store, method, scenario, watchers, max_epochs=1)
     about = {"method": stage.config["method"], "seed": seed, "scenario": stage.config["scenario"]}
     _save(stage, store, method.model, about, resources, scenario.dataset, best)
 
@@ -133,6 +136,7 @@ def _evaluate(stage: Stage, store: Store) -> None:
         "notes": list(scenario.dataset.notes),
         "git_commit": git_commit(Path.cwd()),
         "contended": any(_description(store, stage, role).get("contended") for role in ("unlearned", "retrained")),
+        "loss_curves": _curves(stage, store),
         **tracked,
     }
 
@@ -202,23 +206,33 @@ def _costs(stage: Stage, store: Store) -> dict[str, float]:
     return {**method, "speedup": retrain["time_s"] / method["time_s"]}
 
 
+def _curves(stage: Stage, store: Store) -> dict[str, list[float]]:
+    """Training loss per pass of M_o and M_r."""
+    models = {
+        "original": stage.inputs["original_outputs"].inputs["model"],
+        "retrained": stage.inputs["retrained"],
+    }
+    return {name: store.description(model)[CURVE] for name, model in models.items()}
+
+
 def _fit(
     stage: Stage,
     store: Store,
     module: LightningModule,
     data: LightningDataModule,
-    best: BestCheckpoint | None,
+    watchers: Sequence[Callback],
     **trainer: Any,
 ) -> Any:
     clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
-    callbacks = [clock, memory, load_, *([] if best is None else [best])]
-    _trainer(stage, callbacks=callbacks, **trainer).fit(module, datamodule=data)
+    _trainer(stage, callbacks=[clock, memory, load_, *watchers], **trainer).fit(module, datamodule=data)
     resources = {
         "time_s": clock.time_s,
         "peak_memory_bytes": float(memory.peak_memory_bytes),
         "utilisation": load_.utilisation,
     }
-    return {"resources": resources, "contended": store.contended, "hardware": _hardware(stage)}
+    curve = next((watcher.values for watcher in watchers if isinstance(watcher, LossCurve)), None)
+    about = {"contended": store.contended, "hardware": _hardware(stage)}
+    return {"resources": resources, **about, **({} if curve is None else {CURVE: curve})}
 
 
 def _save(
@@ -285,6 +299,10 @@ def _augmented(data: SomeScenario, stage: Stage) -> SomeScenario:
     if augmentation is not None:
         data.augmentation = Augment(**augmentation)
     return data
+
+
+def _given(best: BestCheckpoint | None) -> list[Callback]:
+    return [] if best is None else [best]
 
 
 def _best(stage: Stage, data: Scenario, passes: int) -> BestCheckpoint | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from supreme.errors import OutputError
+from supreme.report.curves import curve_plot
 from supreme.report.figure import Plot
 from supreme.report.formats import csv_text, markdown_text, to_csv, to_latex, to_markdown
 from supreme.report.grid import Grid, grid_latex, grid_markdown
@@ -50,7 +51,7 @@ def write_report(path: str | Path, out: str | Path | None = None, *, per_target:
     records = read_records(path)
     data = frame(records)
     chosen = tables(data, per_target=per_target)
-    figures = [plots(table) for table in chosen]
+    figures = [[*plots(table), *filter(None, [curve_plot(table, data, records)])] for table in chosen]
     studies = [study(table, data) if place < STUDIED else Study((), ()) for place, table in enumerate(chosen)]
     root = Path(path).parent if Path(path).name == "records" else Path(path)
     samples = [sample_plots(table, data, records, root) for table in chosen[:STUDIED]]

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import pytest
 
 from supreme.report import frame, tables
+from supreme.report.curves import curve_plot
 from supreme.report.plots import LINE, TEXT, pareto, plots, themed
 
 
@@ -128,3 +129,17 @@ def test_the_front_holds_exactly_what_nothing_beats(seed):
     for place, (x, y) in enumerate(points):
         beaten = any((a <= x and b < y) or (a < x and b <= y) for a, b in points)
         assert (place in front) != beaten
+
+
+def test_training_curves_are_of_each_model_once(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Original", "Retrain", "SSD"))
+    for record in records:
+        seed, target = record["run"]["training_seed"], record["run"]["target"]
+        record["stages"] |= {"train": f"o{seed}", "retrain": f"r{seed}{target}"}
+        record["loss_curves"] = {"original": [2.0, 1.0, seed - 259], "retrained": [3.0, int(target)]}
+    data = frame(records)
+    plot = curve_plot(tables(data)[0], data, records)
+    assert plot.data[2] == ("original", 3, 2.0, 1.0, 3.0, 3)  # three seeds
+    assert plot.data[4] == ("retrained", 2, pytest.approx(5.0), 3.0, 7.0, 6)  # and two targets
+    assert len(plot.data) == 5
+    assert curve_plot(tables(data)[0], data, [{}] * len(records)) is None
