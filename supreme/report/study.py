@@ -8,6 +8,7 @@ import pandas as pd
 from supreme.report.figure import Plot
 from supreme.report.grid import Grid
 from supreme.report.intervals import interval_grid
+from supreme.report.overview import overview_grid
 from supreme.report.ranks import rank_grid, rank_plot
 from supreme.report.retrained import retrained_grid
 from supreme.report.sources import source_grid, source_plot
@@ -39,14 +40,15 @@ def study(table: Table, data: pd.DataFrame) -> Study:
         data: the frame that it was made of.
 
     Returns:
-        Intervals with groups that cannot be told apart, mean ranks, sources of spread, and gaps in standard deviations
-        of M_r; with a single seed each says so.
+        The overview, intervals with groups that cannot be told apart, mean ranks, sources of spread, and gaps in
+        standard deviations of M_r; with a single seed each says so.
     """
     runs = runs_of(table, data)
     live = runs[(runs["status"] == "done") & ~runs["superseded"].astype(bool)]
     if live.empty:
         return Study((), ())
     parts = [
+        overview_grid(table, live),
         interval_grid(table, live),
         rank_grid(table, live),
         retrained_grid(table, live),

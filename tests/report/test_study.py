@@ -8,6 +8,7 @@ from scipy import stats
 from supreme.report import frame, tables
 from supreme.report.grid import Entry, Grid, grid_html, grid_latex, grid_markdown
 from supreme.report.intervals import ends, interval_grid
+from supreme.report.overview import overview_grid
 from supreme.report.page import page
 from supreme.report.ranks import rank_grid, rank_plot
 from supreme.report.retrained import retrained_grid
@@ -69,7 +70,7 @@ def test_a_single_seed_is_labelled_everywhere(plan):
     _, data, table = build(plan, seeds=(1,), targets=("3",))
     found = study(table, data)
     texts = {grid.name: grid.about for grid in found.grids}
-    assert set(texts) == {"intervals", "ranks", "retrained", "variance"}
+    assert set(texts) == {"overview", "intervals", "ranks", "retrained", "variance"}
     assert all("single seed" in text.lower() for text in texts.values()), texts
     assert all(not entry.small.startswith("[") for grid in found.grids for _, row in grid.rows for entry in row)
     assert found.plots == ()
@@ -174,3 +175,21 @@ def test_a_grid_in_three_formats():
     assert r"\textbf{1.0}$^{\mathrm{ab}}$ {\scriptsize {[}0, 2{]}}" in grid_latex(grid, "T", "g")
     assert ends(0.0, 1.0, 100, 0) == "[0, 100]"
     assert column_id("x") in button("x", "x")
+
+
+def test_the_overview_holds_sizes_of_gaps_and_places(plan):
+    records, data, table = build(plan, seeds=(1, 2))
+    grid, frames = overview_grid(table, data)
+    gaps = {
+        name: abs(statistics.fmean(per_seed(records, name, "forget/accuracy_gap")))
+        for name in ("FineTune", "SSD", "LFSSD")
+    }
+    places = dict(zip(gaps, stats.rankdata(list(gaps.values())), strict=True))
+    for name, label in zip(gaps, ("FT", "SSD", "LFSSD"), strict=True):
+        found = field(grid, label, "Forgetting: gap (points)")
+        assert float(found.text) == pytest.approx(100 * gaps[name], rel=0.01, abs=0.006)
+        assert (int(found.small), found.best) == (places[name], places[name] == 1)
+    times = {name: statistics.fmean(per_seed(records, name, "time_s")) for name in ("Retrain", "SSD")}
+    share = float(field(grid, "SSD", "Cost: time (% of Retrain)").text)
+    assert share == pytest.approx(100 * times["SSD"] / times["Retrain"], rel=0.01)
+    assert set(frames["overview"]["method"]) == set(gaps)

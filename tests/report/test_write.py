@@ -11,7 +11,7 @@ from supreme.errors import DataError, OutputError
 from supreme.report import write as module
 from supreme.report import write_report
 
-STATISTICS = ("intervals", "comparison", "ranks", "retrained", "retrained_audit", "gap_z", "variance")
+STATISTICS = ("overview", "intervals", "comparison", "ranks", "retrained", "retrained_audit", "gap_z", "variance")
 FILES = {
     *("index.html", "tables.txt", "tables.md", "tables.tex", "tables.csv", "runs.csv"),
     *("statistics.md", "statistics.tex", "paper.md", "paper.tex", "paper.csv"),
