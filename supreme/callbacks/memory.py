@@ -1,6 +1,8 @@
 """Peak memory of the procedure alone."""
 
+import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 
 import torch
@@ -18,7 +20,7 @@ class PeakMemory(Procedure):
     them during the fit. MPS and TPU: memory held by the driver, or in use on the device, sampled. Host: resident memory
     (RSS) of the process and its children, sampled, so that shorter peaks can be missed and pages shared with forked
     children count more than once. What was allocated before the procedure (the networks themselves, teachers made in
-    ``setup``) is not in the figure.
+    ``setup``) is not in the figure. Freed memory that the process keeps goes back to the system first, where it can.
 
     Args:
         interval_s: seconds between samples.
@@ -50,7 +52,8 @@ class PeakMemory(Procedure):
             self.peak_memory_bytes = self.host_peak_memory_bytes = None
 
     def begin(self, trainer: Trainer) -> None:
-        """Read what is in use before."""
+        """Read what is in use before, without what earlier work has freed but the process has kept."""
+        _give_back()
         self._meters = [_Meter(process_tree(trainer).resident_bytes)]
         accelerator = _accelerator_meter(trainer.strategy.root_device)
         if accelerator is not None:
@@ -110,6 +113,12 @@ class _Meter:
 
     def read(self) -> None:
         self.peak = max(self.peak, self._high())
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, where the C library can (glibc): taking it again would not be seen."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _accelerator_meter(device: torch.device) -> _Meter | None:

@@ -137,7 +137,7 @@ COLUMNS: tuple[Column, ...] = (
         "memory (MiB)",
         "memory\nMiB",
         scale=2.0**-20,
-        significant=2,
+        digits=1,
         best="low",
         about="Peak memory during the procedure minus the value just before.",
     ),

@@ -171,3 +171,19 @@ def test_the_largest_rank_counts(kit):
     assert all(done for done, _ in answers.values()), answers
     assert answers[0] == answers[1]
     assert answers[0][1] / MB == pytest.approx(128, abs=28)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_memory_that_was_freed_and_kept_counts_when_it_is_taken_again(kit):
+    """Small pieces come from the heap, whose free parts stay with the process unless something returns them."""
+
+    def pieces(megabytes, seconds=0.12):
+        kept = [bytearray(2**14) for _ in range(megabytes * 64)]
+        time.sleep(seconds)
+        return len(kept)
+
+    pin = [bytearray(2**14) for _ in range(96 * 64)][::64]  # holes, and something above each
+    memory = PeakMemory(interval_s=0.02)
+    kit.fit(kit.Net(pieces, {"training_step": 64}, steps=1), memory)
+    assert memory.host_peak_memory_bytes / MB == pytest.approx(64, abs=24)
+    assert len(pin) == 96
