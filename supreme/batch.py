@@ -134,6 +134,7 @@ class ForgetRequest:
             them), None when samples were drawn at random.
         fingerprint: hash of the forget indices and of the data; keys draws that all methods of a target share.
         forget_subclasses: the fine classes to be forgotten, None outside sub-class requests.
+        train_size: number of samples of D, None where that is not known.
     """
 
     num_classes: int
@@ -141,6 +142,7 @@ class ForgetRequest:
     fingerprint: str
     forget_index: Tensor = field(compare=False, repr=False)
     forget_subclasses: tuple[int, ...] | None = None
+    train_size: int | None = None
 
 
 PARTS = ("retain_test", "forget_test", "retain_train", "forget_train")

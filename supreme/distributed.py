@@ -32,6 +32,7 @@ from supreme.sharding import (
     set_weight,
     shard,
     whole_norm,
+    whole_piece,
     world_size,
 )
 from supreme.strategies import (
@@ -75,6 +76,7 @@ __all__ = [
     "set_weight",
     "splits_weights",
     "whole_norm",
+    "whole_piece",
     "world_size",
 ]
 

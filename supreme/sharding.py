@@ -93,6 +93,28 @@ def local_piece(parameter: Any, value: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def whole_piece(parameter: Any, piece: Tensor) -> Tensor:
+    """The whole tensor of which every rank has a piece, as :func:`local_piece` cut it; every rank has to call.
+
+    Args:
+        parameter: says how the tensor is split.
+        piece: this rank's part.
+    """
+    kind = layout(parameter)
+    if kind == "dtensor":
+        shape = {"shape": parameter.shape, "stride": parameter.stride()}
+        whole: Tensor = DTensor.from_local(piece, parameter.device_mesh, parameter.placements, **shape).full_tensor()
+        return whole
+    if kind != "flat":
+        return piece
+    padded = torch.zeros_like(_flat_weight(parameter), dtype=piece.dtype)
+    padded[: piece.numel()] = piece
+    gathered = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(gathered, padded)
+    return torch.cat(gathered)[: parameter.ds_numel].view(parameter.ds_shape)
+
+
+@torch.no_grad()
 def local_gradient(parameter: Tensor) -> Tensor:
     """This rank's piece of the gradient, averaged over ranks, shaped as :func:`local_weight`; zeros without one."""
     kind = layout(parameter)

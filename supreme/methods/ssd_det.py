@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -56,6 +56,10 @@ class SSDDet(SSD):
 
     paper: ClassVar[str] = "Foster et al. 2023, arXiv:2308.07707"
     power: ClassVar[Literal[1, 2]] = 2
+    shared_importances: ClassVar[Mapping[str, Any]] = {
+        "class_path": "supreme.methods.ssd_det.SSDDet",
+        "arguments": ("chunk_size",),
+    }
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from supreme.transforms.augment import Augment
 from supreme.transforms.preprocess import Preprocess
 
 TRAINING = Phase("full", augment=True)
+_SERVING = ("train_dataloader", "on_after_batch_transfer", "_phase_loader", "_transform", "_source")
 
 
 class Scenario(LightningDataModule, ABC):
@@ -123,9 +124,15 @@ class Scenario(LightningDataModule, ABC):
     @property
     def request(self) -> ForgetRequest:
         """What a method may know of the forget request."""
-        forget = self.indices()["forget_train"]
+        sets, classes = self.indices(), len(self.dataset.classes)
+        forget, count = sets["forget_train"], len(sets["forget_train"]) + len(sets["retain_train"])
         digest = hashlib.sha256(self.dataset.fingerprint.encode() + forget.numpy().tobytes()).hexdigest()[:16]
-        return ForgetRequest(len(self.dataset.classes), self.forget_classes(), digest, forget, self.forget_subclasses())
+        return ForgetRequest(classes, self.forget_classes(), digest, forget, self.forget_subclasses(), count)
+
+    @classmethod
+    def serves_as_usual(cls) -> bool:
+        """Whether phases are served as this base class does, so that a pass over D is the same for every target."""
+        return all(getattr(cls, name) is getattr(Scenario, name) for name in _SERVING)
 
     def export(self, folder: str | Path) -> list[Path]:
         """Write the index sets (``splits.json``) and their class counts (``class_counts.csv``) to a folder.
