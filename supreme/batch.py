@@ -23,7 +23,8 @@ class Step(NamedTuple):
         last: whether no batch at all follows.
         scale: world size / global rows ("mean") or world size ("sum"); a loss is ``scale * (weight * losses).sum()``.
         augment: whether the images get the training augmentation.
-        filler: whether this rank has no row of the global batch; the one field that differs between ranks.
+        filler: whether this rank has no row of the global batch, so that its rows have weight 0 and all others 1; the
+            one field that differs between ranks.
     """
 
     phase: int

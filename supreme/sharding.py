@@ -6,7 +6,7 @@ goes through the functions below and never sees the difference.
 """
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -56,6 +56,15 @@ def layout(parameter: Tensor) -> Layout:
 def pieces(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Names and parameters that learn, in the module's order."""
     return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
+
+
+def sgd(
+    parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+) -> torch.optim.SGD:
+    """SGD in one kernel, where torch has one: not for the parameters of FSDP2."""
+    found = list(parameters)
+    fused = True if all(layout(parameter) != "dtensor" for parameter in found) else None
+    return torch.optim.SGD(found, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
 
 
 def is_split(parameter: Tensor) -> bool:

@@ -106,6 +106,10 @@ class UnlearningMethod(DistributedModule):
     def end_phase(self, phase: int) -> None:
         """Act after the last batch of a phase."""
 
+    def release(self) -> None:
+        """Let go of all that is not M_u, once the fit is over: gradients, and what a subclass has collected."""
+        self.model.zero_grad()
+
     # --- Lightning's hooks
 
     @property

@@ -129,6 +129,11 @@ class SSD(UnlearningMethod):
                 f"{wanted.get(name)} in the network; compute it with the same model."
             )
 
+    def release(self) -> None:
+        """Let go of the importances too."""
+        super().release()
+        self.importances = {}
+
     def on_train_start(self) -> None:
         """Take this rank's pieces of the given importances."""
         if self._given:
@@ -142,7 +147,8 @@ class SSD(UnlearningMethod):
         self._batches += 1
         for name, parameter in pieces(self.model):
             gradient = local_gradient(parameter)
-            gradient = (gradient if gradient.dtype == torch.float64 else gradient.float()) / scale
+            gradient = gradient if gradient.dtype == torch.float64 else gradient.float()
+            gradient = gradient if scale == 1 else gradient / scale
             if name not in sums:
                 sums[name] = torch.zeros_like(gradient)
             if self.power == 2:

@@ -17,6 +17,8 @@ from supreme.methods.base import check_positive
 from supreme.methods.ssd import SSD
 from supreme.outline import whole_copy
 
+BATCH_SIZE = 128  # rows that are read at a time; a result does not depend on it
+
 
 class SSDDet(SSD):
     """Selective synaptic dampening with true per-sample importances, which no batch size or order can change.
@@ -70,7 +72,7 @@ class SSDDet(SSD):
         chunk_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(original, selection_weight, dampening, full_importance, seed=seed)
+        super().__init__(original, selection_weight, dampening, full_importance, batch_size=BATCH_SIZE, seed=seed)
         if chunk_size is not None:
             check_positive(chunk_size=chunk_size)
         self.chunk_size = chunk_size
