@@ -221,18 +221,18 @@ def _unlearned(
     explicit: bool,
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """State of M_u, and what it cost."""
-    clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
+    measures = [ElapsedTime(), PeakMemory(), Utilisation()]
     with isolated(arguments["seed"]):
         classes = count_classes(model, sets["retain"]) if sets["num_classes"] is None else sets["num_classes"]
         scenario = GivenSets(**{**sets, "num_classes": classes})
         module = make_method(method, model, arguments, explicit)
-        trainer = quiet_trainer(**trainer_arguments, callbacks=[clock, memory, load_], max_epochs=1)
+        trainer = quiet_trainer(**trainer_arguments, callbacks=measures, max_epochs=1)
         trainer.fit(module, datamodule=scenario)
+        if module is not method:  # an instance of the caller's may be looked at
+            module.release()
         state = full_state_dict(module.model)
-    # Where the Trainer started processes of its own, what they measured comes back in its metrics alone.
-    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    for callback in (clock, memory, load_):
-        found.update({name: value for name, value in callback.resources().items() if value is not None})
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}  # all that other processes say
+    found |= {name: value for one in measures for name, value in one.resources().items() if value is not None}
     return state, found
 
 

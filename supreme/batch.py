@@ -23,7 +23,8 @@ class Step(NamedTuple):
         last: whether no batch at all follows.
         scale: world size / global rows ("mean") or world size ("sum"); a loss is ``scale * (weight * losses).sum()``.
         augment: whether the images get the training augmentation.
-        filler: whether this rank has no row of the global batch; the one field that differs between ranks.
+        filler: whether this rank has no row of the global batch, so that its rows have weight 0 and all others 1; the
+            one field that differs between ranks.
     """
 
     phase: int
@@ -134,6 +135,7 @@ class ForgetRequest:
             them), None when samples were drawn at random.
         fingerprint: hash of the forget indices and of the data; keys draws that all methods of a target share.
         forget_subclasses: the fine classes to be forgotten, None outside sub-class requests.
+        train_size: number of samples of D, None where that is not known.
     """
 
     num_classes: int
@@ -141,6 +143,7 @@ class ForgetRequest:
     fingerprint: str
     forget_index: Tensor = field(compare=False, repr=False)
     forget_subclasses: tuple[int, ...] | None = None
+    train_size: int | None = None
 
 
 PARTS = ("retain_test", "forget_test", "retain_train", "forget_train")

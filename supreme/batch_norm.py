@@ -22,6 +22,7 @@ def exact_batch_norm(network: nn.Module) -> None:
     :func:`restore_batch_norm`.
     """
     rows = _Rows()
+    object.__setattr__(network, "supreme_rows", rows)
     for layer in network.modules():
         if isinstance(layer, BatchNormBase):
             object.__setattr__(layer, "supreme_rows", rows)
@@ -30,6 +31,7 @@ def exact_batch_norm(network: nn.Module) -> None:
 
 def restore_batch_norm(network: nn.Module) -> None:
     """Undo :func:`exact_batch_norm`."""
+    network.__dict__.pop("supreme_rows", None)
     for layer in network.modules():
         if isinstance(layer, BatchNormBase):
             layer.__dict__.pop("forward", None)
@@ -38,11 +40,9 @@ def restore_batch_norm(network: nn.Module) -> None:
 
 def set_filler(network: nn.Module, filler: bool) -> None:
     """Tell the BatchNorm layers whether the rows of the coming forward passes are filler and do not count."""
-    for layer in network.modules():
-        rows = layer.__dict__.get("supreme_rows")
-        if rows is not None:
-            rows.filler = filler
-            return
+    rows = network.__dict__.get("supreme_rows")
+    if rows is not None:
+        rows.filler = filler
 
 
 def _batch_norm(layer: Any, values: Tensor) -> Tensor:

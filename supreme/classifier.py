@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from supreme.batch import Batch, EvaluationBatch
 from supreme.batch_norm import set_filler
-from supreme.distributed import DistributedModule, all_sum
+from supreme.distributed import DistributedModule, all_sum, sgd
 from supreme.errors import ConfigError
 from supreme.models.build import NetworkSpec, build
 from supreme.precision import TRAINS, check_use
@@ -92,7 +92,7 @@ class Recipe:
     def optimizers(
         self, parameters: Iterable[nn.Parameter], steps_per_epoch: Callable[[], int], epochs: int
     ) -> dict[str, Any]:
-        """Optimiser and per-step schedule in the form of ``configure_optimizers``.
+        """Optimiser and per-step schedule (none for a rate that never changes) in the form of ``configure_optimizers``.
 
         Args:
             parameters: what learns.
@@ -102,9 +102,11 @@ class Recipe:
         """
         optimizer: torch.optim.Optimizer
         if self.optimizer == "sgd":
-            optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+            optimizer = sgd(parameters, self.lr, self.momentum, self.weight_decay)
         else:
             optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        if self.schedule == "constant" and not self.warmup_epochs:
+            return {"optimizer": optimizer}
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.rate(step, steps_per_epoch() if step else 1, epochs) / self.lr
         )

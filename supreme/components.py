@@ -16,7 +16,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,6 +61,8 @@ class Component:
         arguments: names that its constructor takes, None when its file does not tell them all.
         plugin: entry point that announced it, "" for a component of this package.
         random: whether a scenario draws the samples to forget at random.
+        shared_importances: which importances of D a method can take over; see
+            :attr:`supreme.methods.base.UnlearningMethod.shared_importances`. Empty where its own class says nothing.
     """
 
     kind: Kind
@@ -74,6 +76,7 @@ class Component:
     arguments: tuple[str, ...] | None = None
     plugin: str = ""
     random: bool = False
+    shared_importances: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def lazy(module_name: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -343,6 +346,7 @@ def _component(kind: Kind, definition: Definition, known: Mapping[str, Definitio
         aliases=_words((definition.literals or {}).get("aliases", ())),
         arguments=_arguments(ancestry),
         random=bool(literals.get("random", False)),
+        shared_importances=(definition.literals or {}).get("shared_importances", {}),
     )
 
 

@@ -30,8 +30,10 @@ from supreme.sharding import (
     rank,
     reshard,
     set_weight,
+    sgd,
     shard,
     whole_norm,
+    whole_piece,
     world_size,
 )
 from supreme.strategies import (
@@ -73,10 +75,15 @@ __all__ = [
     "reshard",
     "resolve_strategy",
     "set_weight",
+    "sgd",
     "splits_weights",
     "whole_norm",
+    "whole_piece",
     "world_size",
 ]
+
+
+_PLAIN = (str, type(None), bool, int, float)
 
 
 class NoStep(torch.optim.Optimizer):
@@ -121,6 +128,17 @@ class DistributedModule(LightningModule):
 
     model: nn.Module
     frozen_names: ClassVar[tuple[str, ...]] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Change an attribute that is there and is no part of the network without a look at the network.
+
+        The Trainer notes the name of every hook that it calls in the module, dozens of times a step.
+        """
+        own = self.__dict__
+        if name in own and type(value) in _PLAIN:
+            own[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def configure_model(self) -> None:
         """Shard the network and the frozen models under FSDP2, then read weights that are still to come.
@@ -179,7 +197,8 @@ class DistributedModule(LightningModule):
             losses: float (n,), one value per row.
             batch: the rows.
         """
-        return (batch.weight.to(losses.dtype) * losses).sum() * batch.step.scale
+        counted = batch.weight.to(losses.dtype) * losses if batch.step.filler else losses
+        return counted.sum() * batch.step.scale
 
     def _frozen(self) -> Iterator[Frozen]:
         for name in self.frozen_names:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parent
-_DECLARED = ("paper", "needs", "precisions", "aliases", "random")
+_DECLARED = ("paper", "needs", "precisions", "aliases", "random", "shared_importances")
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,14 @@ def test_recipes_that_cannot_train(wrong):
         Recipe(**wrong)
 
 
+def test_a_rate_that_never_changes_has_no_schedule():
+    parameters = [nn.Parameter(torch.ones(1))]
+    constant = Recipe(schedule="constant", warmup_epochs=0.0)
+    assert constant.optimizers(parameters, lambda: 3, 2).keys() == {"optimizer"}
+    for changing in (Recipe(schedule="constant", warmup_epochs=1.0), Recipe(warmup_epochs=0.0, milestones=(1,))):
+        assert "lr_scheduler" in changing.optimizers(parameters, lambda: 3, 2)
+
+
 def test_a_schedule_needs_an_end(fit):
     with pytest.raises(ConfigError, match="max_epochs"):
         fit(ImageClassifier(SMALL), digits(), max_epochs=-1)

@@ -33,6 +33,39 @@ def test_pieces_of_whole_parameters():
     assert (weight == 0).all()
     assert torch.equal(distributed.local_piece(weight, torch.ones(3, 2)), torch.ones(3, 2))
     assert distributed.whole_norm(weight, torch.tensor([3.0, 4.0])).item() == 5.0
+    assert torch.equal(distributed.whole_piece(weight, torch.ones(3, 2)), torch.ones(3, 2))
+
+
+def test_plain_attributes_are_set_at_once_and_parts_of_the_network_as_ever():
+    module = FineTune(nn.Linear(2, 2))
+    module.note = "first"
+    assert "note" in vars(module)
+    module.note = None
+    assert module.note is None
+    layer = nn.Linear(2, 2)
+    module.note = layer  # a plain attribute gives way to a module, and that to None
+    assert dict(module.named_children())["note"] is layer
+    module.note = None
+    assert "note" not in dict(module.named_children()) or module.note is None
+    with pytest.raises(TypeError):
+        module.model = "no module"
+    assert isinstance(module.model, nn.Linear)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sgd_in_one_kernel_is_sgd(dtype):
+    start = torch.randn(50, 3, dtype=dtype)
+    ours, theirs = (nn.Parameter(start.clone()) for _ in range(2))
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    optimizers = [distributed.sgd([ours], **settings), torch.optim.SGD([theirs], **settings)]
+    assert optimizers[0].defaults["fused"]
+    for _ in range(4):
+        gradient = torch.randn(50, 3, dtype=dtype)
+        for parameter, optimizer in zip((ours, theirs), optimizers, strict=True):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=8 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+    assert not torch.equal(ours, start)
 
 
 def test_one_process_is_a_group_of_one():

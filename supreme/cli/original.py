@@ -17,6 +17,7 @@ from supreme.classifier import Recipe
 from supreme.datasets.base import ImageDataset
 from supreme.errors import ConfigError
 from supreme.experiment.chain import Cell, Chains
+from supreme.experiment.choices import MethodChoice
 from supreme.experiment.progress import duration
 from supreme.experiment.run import execute
 from supreme.experiment.seeds import Seeds
@@ -179,7 +180,7 @@ def _stage(
         evaluation={},
         metrics={},
         metric_paths=(),
-        retrain=Choice(""),
+        retrain=MethodChoice(""),
         fingerprints={choice.label: dataset.fingerprint},
     )
     net = Choice(network.class_path, network.init_args, network.class_path.rpartition(".")[2])

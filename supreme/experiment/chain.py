@@ -4,14 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from supreme.experiment.choices import MethodChoice
+from supreme.experiment.recipes import BATCH_SIZE
 from supreme.experiment.seeds import Seeds
 from supreme.experiment.source import Sources
-from supreme.experiment.stage import Choice, Kind, Stage
+from supreme.experiment.stage import Choice, Kind, Stage, digest
 
 # What executes a stage beside the plan's own components: a change in it makes the stage's results stale.
+_RESOURCES = ("supreme.callbacks.time", "supreme.callbacks.memory", "supreme.callbacks.utilisation")
 SOURCES: Mapping[Kind, tuple[str, ...]] = {
     "train": ("supreme.classifier", "supreme.scenarios.whole_dataset"),
-    "unlearn": ("supreme.callbacks.time", "supreme.callbacks.memory", "supreme.callbacks.utilisation"),
+    "importances": ("supreme.scenarios.whole_dataset", *_RESOURCES),
+    "unlearn": _RESOURCES,
     "outputs": ("supreme.evaluation",),
     "evaluate": ("supreme.evaluation", "supreme.metrics.suite"),
 }
@@ -57,13 +61,13 @@ class Chains:
     evaluation: Mapping[str, Any]
     metrics: Mapping[str, Any]
     metric_paths: tuple[str, ...]
-    retrain: Choice
+    retrain: MethodChoice
     fingerprints: Mapping[str, str]
     _made: dict[Any, Stage] = field(default_factory=dict)
     _hashes: dict[tuple[str, ...], str] = field(default_factory=dict)
     _sources: Sources = field(default_factory=Sources)
 
-    def evaluate(self, cell: Cell, method: Choice, original: bool) -> Stage:
+    def evaluate(self, cell: Cell, method: MethodChoice, original: bool) -> Stage:
         """The last stage of a run; its inputs lead to all others.
 
         The stage of the first evaluation seed computes every metric. Those of further seeds read its result and compute
@@ -77,7 +81,7 @@ class Chains:
         name = (*_names(cell), "evaluate", method.label, cell.seeds)
         return self._once(name, lambda: self._evaluate(cell, method, original))
 
-    def _evaluate(self, cell: Cell, method: Choice, original: bool) -> Stage:
+    def _evaluate(self, cell: Cell, method: MethodChoice, original: bool) -> Stage:
         train, retrained = self.train(cell), self.unlearn(cell, self.retrain)
         inputs = {
             "unlearned": train if original else self.unlearn(cell, method),
@@ -108,7 +112,7 @@ class Chains:
 
         return self._once(("train", dataset.label, network.label, seed), make)
 
-    def unlearn(self, cell: Cell, method: Choice) -> Stage:
+    def unlearn(self, cell: Cell, method: MethodChoice) -> Stage:
         """The stage that makes M_r (from the recipe alone) or M_u (from M_o)."""
         retrain = method.class_path == self.retrain.class_path
 
@@ -119,11 +123,39 @@ class Chains:
                 "method": method.config,
                 "seed": cell.seeds.unlearning,
             }
-            inputs = {} if retrain else {"original": self.train(cell)}
+            shared = None if retrain else self.importances(cell, method)
+            inputs = {} if retrain else {"original": self.train(cell)} | ({"importances": shared} if shared else {})
             return Stage("unlearn", config, inputs, _words(cell, method))
 
         seeds = (cell.seeds.unlearning,) if retrain else cell.seeds[:2]
         return self._once((*_names(cell), method.label, seeds), make)
+
+    def importances(self, cell: Cell, method: MethodChoice) -> Stage | None:
+        """The stage of the importances of D that a method takes over, the same for all targets; None if it cannot.
+
+        D is read in its own order, without augmentation and without a draw, so neither the scenario nor s_u counts.
+        """
+        shared, given = method.shared_importances, dict(method.init_args)
+        if not shared or any(given.get(name, value) != value for name, value in shared.get("where", {}).items()):
+            return None
+        arguments = {name: given[name] for name in shared["arguments"] if given.get(name) is not None}
+        size = arguments.pop("batch_size", None) or self._training(cell).get("batch_size", BATCH_SIZE)
+        computed = Choice(shared["class_path"], arguments)
+
+        def make() -> Stage:
+            config = {
+                **self._common(cell, "importances", (computed.class_path,)),
+                "method": computed.config,
+                "batch_size": size,
+            }
+            by = computed.class_path.rpartition(".")[2]
+            label = (
+                f"importances of D by {by}, {cell.network.label} on {cell.dataset.label}, seed {cell.seeds.training}"
+            )
+            return Stage("importances", config, {"original": self.train(cell)}, label)
+
+        names = (cell.dataset.label, cell.network.label, "importances", cell.seeds.training, size)
+        return self._once((*names, digest(computed.config)), make)
 
     def outputs(self, cell: Cell, model: Stage, symbol: str) -> Stage:
         """The stage that keeps the logits of M_o or M_r on all parts of the scenario."""
@@ -142,8 +174,7 @@ class Chains:
     def _common(self, cell: Cell, kind: Kind, paths: tuple[str, ...]) -> dict[str, Any]:
         """What every stage holds, and the hash of its code."""
         fingerprint = self.fingerprints.get(cell.dataset.label, "")
-        training = self.shared.get("training", {}) if cell.training is None else cell.training
-        held_out = (VALIDATION,) if training.get("validation_fraction") else ()
+        held_out = (VALIDATION,) if self._training(cell).get("validation_fraction") else ()
         names = (*SOURCES[kind], *held_out, cell.dataset.class_path, cell.network.class_path, *paths)
         if names not in self._hashes:
             self._hashes[names] = self._sources.hash(names)
@@ -154,6 +185,10 @@ class Chains:
             **({} if cell.training is None else {"training": dict(cell.training)}),
             "source": self._hashes[names],
         }
+
+    def _training(self, cell: Cell) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.shared.get("training", {}) if cell.training is None else cell.training
+        return found
 
     def _once(self, name: tuple[Any, ...], make: Callable[[], Stage]) -> Stage:
         if name not in self._made:

@@ -1,4 +1,4 @@
-"""Checkpoints that a plan does not keep: the weights of M_u go once every evaluation of them is done."""
+"""Checkpoints that a plan does not keep: M_u's weights, and importances of D, go once nothing is to be made of them."""
 
 import os
 from collections.abc import Collection, Iterable
@@ -10,7 +10,7 @@ from supreme.experiment.store import Store
 
 
 class Dropping:
-    """Drops the weights of unlearned models that no evaluation of the plan waits for; M_o and M_r always stay.
+    """Drops the weights of unlearned models, and importances, that nothing waits for; M_o and M_r always stay.
 
     Where other plans share the folder, nothing is dropped while another process works there: it may be about to read.
 
@@ -26,7 +26,7 @@ class Dropping:
         for run in runs:
             for stage in run.stages():
                 for role, source in stage.inputs.items():
-                    if role == "unlearned" and source.kind == "unlearn":
+                    if role == "importances" or (role == "unlearned" and source.kind == "unlearn"):
                         self.readers.setdefault(source, set()).add(stage)
                     elif role != "first":
                         references.add(source)
@@ -35,15 +35,13 @@ class Dropping:
         self._shared = len(store.plans()) > 1
 
     def after(self, stage: Stage, open_stages: Collection[Stage]) -> None:
-        """Drop what a finished evaluation was the last to read.
+        """Drop what a finished stage was the last to read.
 
         Args:
             stage: what has just got its result.
             open_stages: stages that are still to be done.
         """
-        unlearned = stage.inputs.get("unlearned")
-        if unlearned in self.readers:
-            self._drop([unlearned], open_stages)
+        self._drop([source for source in stage.inputs.values() if source in self.readers], open_stages)
 
     def everything(self, open_stages: Collection[Stage]) -> None:
         """Drop all that nobody waits for.
@@ -63,8 +61,11 @@ class Dropping:
                     self.store.drop(stage)
 
     def _read(self, stage: Stage, open_stages: Collection[Stage]) -> bool:
-        """Whether every evaluation of a model is done."""
-        return all(reader not in open_stages and self.store.has(reader) for reader in self.readers[stage])
+        """Whether everything that reads a result is done."""
+        return all(reader not in open_stages and self._done(reader) for reader in self.readers[stage])
+
+    def _done(self, stage: Stage) -> bool:
+        return self.store.has(stage) or self.store.dropped(stage)
 
     def _others(self) -> bool:
         mine = (host_name(), os.getpid())

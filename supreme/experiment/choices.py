@@ -30,12 +30,14 @@ class MethodChoice(Choice):
         variant: name that tells two entries of one method apart, "" for a single one.
         needs: what the method cannot work without.
         precisions: kinds of precision in which it works; empty where its file does not tell.
+        shared_importances: which importances of D it can take over; empty where it cannot.
     """
 
     name: str = ""
     variant: str = ""
     needs: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
+    shared_importances: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def methods(value: Any, root: Path | None = None) -> tuple[MethodChoice, ...]:
         if component.name in ("Original", "Retrain") and (variant or fields["init_args"]):
             raise ConfigError(f"{component.name} takes no name and no init_args in a plan; 'training' is its recipe.")
         label = f"{component.name} ({variant})" if variant else component.name
-        declared = component.needs, component.precisions
+        declared = component.needs, component.precisions, component.shared_importances
         choice = MethodChoice(component.class_path, fields["init_args"], label, component.name, variant, *declared)
         named.append(choice)
     _distinct("methods", [choice.label for choice in named])

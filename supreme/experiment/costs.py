@@ -12,7 +12,7 @@ from supreme.experiment.store import STAGE_FILE, Store
 _SAMPLES = 3
 _RECENT = 100  # finished stages of a kind that are looked at in a folder of other settings
 _FOLDERS = 20  # such folders
-_GUESS_S: Mapping[str, float] = {"train": 4.0, "unlearn": 2.0, "outputs": 1.0, "evaluate": 1.0}
+_GUESS_S: Mapping[str, float] = {"train": 4.0, "importances": 1.0, "unlearn": 2.0, "outputs": 1.0, "evaluate": 1.0}
 
 
 class Costs:

@@ -88,6 +88,8 @@ def preview(plan: Plan, runs: Sequence[Run], forced: Collection[Stage] = (), wor
     kinds = {}
     for kind in KINDS:
         stages = [stage for stage in served if stage.kind == kind]
+        if not stages:
+            continue
         left = [stage for stage in stages if stage in due]
         done = sum((stage in have or store.dropped(stage)) and stage not in due for stage in stages)
         shared = sum(served[stage] > 1 for stage in stages)

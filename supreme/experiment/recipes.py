@@ -14,6 +14,7 @@ from supreme.experiment.plan_file import config_folders, integer, mapping, read_
 from supreme.syntax import definitions, locate
 
 GROUP = "recipe"
+EPOCHS, BATCH_SIZE = 20, 64  # where a recipe says nothing
 SELECTION = ("validation_fraction", "checkpoint")  # which of a network's passes is kept, and on which images
 
 

@@ -75,6 +75,8 @@ def _head(run: Run) -> dict[str, Any]:
         "unlearn": inputs["unlearned"].key,
         "evaluate": run.stage.key,
     }
+    if "importances" in inputs["unlearned"].inputs:
+        stages["importances"] = inputs["unlearned"].inputs["importances"].key
     return {
         "schema": SCHEMA,
         "key": run.key,

@@ -28,12 +28,14 @@ from supreme.distributed import (
 )
 from supreme.errors import DataError
 from supreme.evaluation import Evaluation, Outputs
-from supreme.experiment.recipes import SELECTION
+from supreme.experiment.recipes import BATCH_SIZE, EPOCHS, SELECTION
+from supreme.experiment.reuse import as_if_computed, keep, shared_importances, shared_stage
 from supreme.experiment.stage import Stage
 from supreme.experiment.store import RESULT_FILE, STAGE_FILE, Store, Writer
 from supreme.experiment.validation import BestCheckpoint, HeldOut
 from supreme.methods.base import UnlearningMethod
 from supreme.methods.retrain import Retrain
+from supreme.methods.ssd import SSD
 from supreme.metrics.base import EvaluationMetric
 from supreme.metrics.suite import default_metrics
 from supreme.models.build import NetworkSpec, build, reinitialise
@@ -56,7 +58,8 @@ def execute(stage: Stage, store: Store) -> None:
         stage: what to do; its inputs are in the store.
         store: where the result goes.
     """
-    work = {"train": _train, "unlearn": _unlearn, "outputs": _outputs, "evaluate": _evaluate}[stage.kind]
+    known = {"train": _train, "importances": _importances, "unlearn": _unlearn}
+    work = {**known, "outputs": _outputs, "evaluate": _evaluate}[stage.kind]
     precision = matmul_precision(stage.config["trainer"].get("matmul_precision"))
     with hushed(), precision, isolated(int(stage.config.get("seed", 0))):
         work(stage, store)
@@ -74,11 +77,28 @@ def _train(stage: Stage, store: Store) -> None:
     _save(stage, store, classifier.model, {"seed": stage.config["seed"]}, resources, data.dataset, best)
 
 
+def _importances(stage: Stage, store: Store) -> None:
+    """Importances of D in M_o, computed by the method as it would for itself."""
+    chosen: type[SSD] = load(stage.config["method"]["class_path"])
+    original = load_model(store.path(stage.inputs["original"]), later=_later(stage, chosen))[0]
+    method = chosen(original, **_arguments(stage, "method"))
+    method.measure_full_alone()
+    data = WholeDataset(_dataset(stage), stage.config["batch_size"])
+    resources = _fit(stage, store, method, data, (), max_epochs=1)
+    found = method.whole_importances()
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        keep(found, folder)
+        return dict(resources)
+
+    _commit(stage, store, write)
+
+
 def _unlearn(stage: Stage, store: Store) -> None:
     """M_r or M_u."""
     scenario = _scenario(stage)
     chosen, arguments, seed = _method_class(stage), _arguments(stage, "method"), stage.config["seed"]
-    later = splits_weights(stage.config["trainer"]["strategy"]) and not chosen.reads_weights_early
+    later, shared = _later(stage, chosen), shared_stage(stage, scenario)
     best, watchers = None, list[Callback]()
     if issubclass(chosen, Retrain):
         recipe, epochs, _ = _training(stage)
@@ -89,8 +109,12 @@ def _unlearn(stage: Stage, store: Store) -> None:
         original = (outline(make, DrawnWeights(make)) if later else None) or make()
     else:
         original = load_model(store.path(stage.inputs["original"]), later=later)[0]
+    if shared is not None:
+        arguments["full_importance"] = shared_importances(shared, store)
     method: UnlearningMethod = chosen(original, **arguments, seed=seed)
     resources = _fit(stage, store, method, scenario, watchers, max_epochs=1)
+    if shared is not None:
+        resources = as_if_computed(resources, store.description(shared))
     about = {"method": stage.config["method"], "seed": seed, "scenario": stage.config["scenario"]}
     _save(stage, store, method.model, about, resources, scenario.dataset, best)
 
@@ -280,7 +304,7 @@ def _hardware(stage: Stage) -> dict[str, Any]:
 def _training(stage: Stage) -> tuple[Recipe, int, int]:
     beside = ("augmentation", *SELECTION)
     training = {name: value for name, value in stage.config["training"].items() if name not in beside}
-    epochs, batch_size = training.pop("epochs", 20), training.pop("batch_size", 64)
+    epochs, batch_size = training.pop("epochs", EPOCHS), training.pop("batch_size", BATCH_SIZE)
     return Recipe(**training), epochs, batch_size
 
 
@@ -333,6 +357,11 @@ def _open(class_path: str, arguments: str, fingerprint: str | None, held_out: fl
 def _method_class(stage: Stage) -> type[UnlearningMethod]:
     chosen: type[UnlearningMethod] = load(stage.config["method"]["class_path"])
     return chosen
+
+
+def _later(stage: Stage, chosen: type[UnlearningMethod]) -> bool:
+    """Whether a network gets its weights when it has been split over the ranks."""
+    return splits_weights(stage.config["trainer"]["strategy"]) and not chosen.reads_weights_early
 
 
 def _arguments(stage: Stage, name: str) -> dict[str, Any]:

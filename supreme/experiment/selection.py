@@ -47,8 +47,8 @@ def select_stages(runs: Sequence[Run], text: str) -> set[Stage]:
 
     Args:
         runs: the runs of a plan.
-        text: as for :func:`select`, and ``stage=train``, ``unlearn``, ``outputs`` or ``evaluate``; without a stage it
-            means what belongs to a run alone, ``unlearn`` and ``evaluate``.
+        text: as for :func:`select`, and ``stage=train``, ``importances``, ``unlearn``, ``outputs`` or ``evaluate``;
+            without a stage it means what belongs to a run alone, ``unlearn`` and ``evaluate``.
 
     Raises:
         UnknownNameError: if a field or stage is unknown or no run has a value.
@@ -71,7 +71,8 @@ def _own(run: Run) -> Iterable[Stage]:
     """The stages of a run without the retrained model, which belongs to the run of Retrain."""
     inputs = run.stage.inputs
     outputs = inputs["original_outputs"], inputs["retrained_outputs"]
-    return (outputs[0].inputs["model"], inputs["unlearned"], *outputs, run.stage)
+    shared = [source for role, source in inputs["unlearned"].inputs.items() if role == "importances"]
+    return (outputs[0].inputs["model"], *shared, inputs["unlearned"], *outputs, run.stage)
 
 
 def _parse(text: str, known: Iterable[str]) -> dict[str, list[str]]:

@@ -1,7 +1,8 @@
 """Stages: the units of work of a plan, each addressed by a hash of everything that determines its result.
 
-A run is a chain of stages. ``train`` makes M_o; ``unlearn`` makes M_r (method Retrain) or M_u; ``outputs`` are the
-logits of M_o or M_r on all parts; ``evaluate`` gives the metrics of one run. Two runs that need the same thing have
+A run is a chain of stages. ``train`` makes M_o; ``importances`` are those of D in M_o, which several methods need;
+``unlearn`` makes M_r (method Retrain) or M_u; ``outputs`` are the logits of M_o or M_r on all parts; ``evaluate`` gives
+the metrics of one run. Two runs that need the same thing have
 stages of the same key, so it is computed once.
 """
 
@@ -12,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-Kind = Literal["train", "unlearn", "outputs", "evaluate"]
+Kind = Literal["train", "importances", "unlearn", "outputs", "evaluate"]
 
-KINDS: tuple[Kind, ...] = ("train", "unlearn", "outputs", "evaluate")
+KINDS: tuple[Kind, ...] = ("train", "importances", "unlearn", "outputs", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Stage:
     Two stages are equal when their keys are.
 
     Attributes:
-        kind: ``"train"``, ``"unlearn"``, ``"outputs"`` or ``"evaluate"``.
+        kind: one of :data:`KINDS`.
         config: everything that determines the result, as plain values.
         inputs: role -> stage whose result is read.
         label: what it does, for people; not part of the key.

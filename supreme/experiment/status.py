@@ -14,7 +14,7 @@ from supreme.experiment.plan import NotApplicable, Plan, Run, load_plan
 from supreme.experiment.progress import duration
 from supreme.experiment.record import why
 from supreme.experiment.slurm_queue import in_queue, tasks
-from supreme.experiment.stage import KINDS, Stage
+from supreme.experiment.stage import KINDS, Kind, Stage
 from supreme.experiment.store import Store
 
 State = Literal["done", "running", "queued", "failed"]
@@ -134,13 +134,16 @@ class Watch:
             queued=tuple(states["queued"]),
             failed=tuple(states["failed"]),
             reasons={run.key: why(run, *snapshot.cause(run)) for run in states["failed"]},
-            stages={kind: snapshot.progress([s for s in self.stages if s.kind == kind]) for kind in KINDS},
+            stages={kind: snapshot.progress(found) for kind in KINDS if (found := self._of_kind(kind))},
             working={s.label: _holder(snapshot.active[s.key]) for s in self.stages if s.key in snapshot.active},
             not_applicable=tuple(self.plan.not_applicable()),
             other_versions=self._other_versions(snapshot.has),
             seconds_left=self._seconds_left(waiting, len(snapshot.active)) if waiting else None,
             slurm=in_queue(snapshot.tasks),
         )
+
+    def _of_kind(self, kind: Kind) -> list[Stage]:
+        return [stage for stage in self.stages if stage.kind == kind]
 
     def _seconds_left(self, waiting: Iterable[Stage], workers: int) -> float | None:
         costs = Costs()
@@ -183,7 +186,7 @@ class _Snapshot:
 
     def progress(self, stages: Sequence[Stage]) -> tuple[int, int]:
         """How many stages were done, those whose weights were dropped since included, and how many there are."""
-        done = sum(s in self.has or (s.kind == "unlearn" and self.store.dropped(s)) for s in stages)
+        done = sum(s in self.has or self.store.dropped(s) for s in stages)
         return done, len(stages)
 
     def cause(self, run: Run) -> tuple[Stage, Mapping[str, Any]]:

@@ -9,8 +9,9 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
-GRADIENT_BYTES = {"cpu": 2**25, "other": 2**32}  # what the gradients of one chunk may take
-ROWS = {"cpu": (8, 16), "other": (2, 128)}  # samples of one chunk: where it begins to pay, and at most
+GRADIENT_BYTES = {"cpu": 2**26, "other": 2**32}  # what the gradients of one chunk may take
+ROWS = {"cpu": (8, 128), "other": (2, 128)}  # samples of one chunk: where it begins to pay, and at most
+PIXELS = {"cpu": 2**19, "other": 2**25}  # values of the images of one chunk, beyond 16 samples
 SUMMED = 16  # samples that go one by one before their sum is added up in float64
 LONG = 2**14  # weights, from which on rows are summed one by one
 
@@ -45,7 +46,7 @@ class SampleGradientSums:
         self, network: nn.Module, loss: SampleLoss, power: Literal[1, 2] = 2, chunk_size: int | None = None
     ) -> None:
         self.network, self.loss, self.power = network, loss, power
-        self._automatic = chunk_size is None
+        self._automatic = self._unmeasured = chunk_size is None
         self._rows = fitting_rows(network) if chunk_size is None else chunk_size
         self.vectorised = self._rows > 1
 
@@ -59,6 +60,8 @@ class SampleGradientSums:
         wide = torch.float32 if images.device.type == "mps" else torch.float64
         total = {name: torch.zeros_like(p.detach(), dtype=wide) for name, p in self._learnt()}
         images = images.to(next(p.dtype for _, p in self._learnt()))
+        if self._unmeasured and len(images):
+            self._rows, self._unmeasured = fitting_rows(self.network, images[0].numel()), False
         start = 0
         while start < len(images):
             rows = slice(start, start + (self._rows if self.vectorised else SUMMED))
@@ -128,23 +131,26 @@ class SampleGradientSums:
         return ((name, p) for name, p in self.network.named_parameters() if p.requires_grad)
 
 
-def fitting_rows(network: nn.Module) -> int:
+def fitting_rows(network: nn.Module, pixels: int = 1) -> int:
     """How many gradients of a network at a time are worth their memory.
 
     Args:
         network: its parameters that learn and their device count.
+        pixels: values of one image, which stand for what the layers keep of it.
 
     Returns:
-        8 to 16 on a CPU, 2 to 128 elsewhere, and 1 where fewer fit and nothing is gained. It depends on nothing but
-        the network and the kind of device, so that a repeated run has the same chunks.
+        8 to 128 on a CPU, 2 to 128 elsewhere, and 1 where fewer fit and nothing is gained. It depends on nothing but
+        the network, the images and the kind of device, so that a repeated run has the same chunks.
 
     Example:
         >>> fitting_rows(nn.Linear(2, 2)), fitting_rows(nn.Linear(10000, 10000, device="meta"))
-        (16, 10)
+        (128, 10)
+        >>> fitting_rows(nn.Linear(2, 2), pixels=3 * 64 * 64), fitting_rows(nn.Linear(2, 2), pixels=3 * 224 * 224)
+        (42, 16)
     """
     learnt = [p for p in network.parameters() if p.requires_grad]
     size = sum(p.numel() * p.element_size() for p in learnt)
     kind = "cpu" if learnt and learnt[0].device.type == "cpu" else "other"
     fewest, most = ROWS[kind]
-    fitting = min(most, GRADIENT_BYTES[kind] // max(1, size))
+    fitting = min(most, GRADIENT_BYTES[kind] // max(1, size), max(16, PIXELS[kind] // pixels))
     return fitting if fitting >= fewest else 1

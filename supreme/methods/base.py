@@ -1,7 +1,7 @@
 """Base of all unlearning methods: a LightningModule that does its whole work in one ``Trainer.fit``."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
@@ -39,6 +39,10 @@ class UnlearningMethod(DistributedModule):
         reads_weights_early: whether the constructor or :meth:`prepare` looks at values of weights. Where it does not, a
             plan under FSDP2 hands over a network that gets its weights when it has been split over the ranks; where
             it does, every rank holds the network whole on the host first, as with a module of the caller's own.
+        shared_importances: for methods derived from SSD, which importances of D a plan may compute once for all targets
+            and hand over as the argument ``full_importance``: ``class_path`` of the class that computes them,
+            ``arguments`` that they depend on (the batch size of the data counts in any case), and ``where``, values
+            of other arguments that have to hold. A class has to state it itself; empty shares nothing.
         finished: whether the work is done, so that :attr:`model` is M_u.
 
     Raises:
@@ -67,6 +71,7 @@ class UnlearningMethod(DistributedModule):
     precisions: ClassVar[tuple[str, ...]] = ("float", "fp8", "int8-training")
     resumes: ClassVar[bool] = True
     reads_weights_early: ClassVar[bool] = False
+    shared_importances: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, original: nn.Module, seed: int = 0) -> None:
         super().__init__()
@@ -100,6 +105,10 @@ class UnlearningMethod(DistributedModule):
 
     def end_phase(self, phase: int) -> None:
         """Act after the last batch of a phase."""
+
+    def release(self) -> None:
+        """Let go of all that is not M_u, once the fit is over: gradients, and what a subclass has collected."""
+        self.model.zero_grad()
 
     # --- Lightning's hooks
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from supreme.batch import Phase
+from supreme.distributed import sgd
 from supreme.methods.base import UnlearningMethod, check_positive
 
 
@@ -62,6 +63,4 @@ class FineTune(UnlearningMethod):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD with a constant learning rate."""
-        return torch.optim.SGD(
-            self.model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        return sgd(self.model.parameters(), self.lr, self.momentum, self.weight_decay)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from supreme.batch import Batch, ForgetRequest, Phase
-from supreme.distributed import all_extremes
+from supreme.distributed import all_extremes, sgd
 from supreme.errors import ConfigError
 from supreme.functional.lipschitz import lipschitz_ratio, perturb
 from supreme.methods.base import UnlearningMethod, check_positive
@@ -129,4 +129,4 @@ class JIT(UnlearningMethod):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD without momentum and weight decay."""
-        return torch.optim.SGD(self.model.parameters(), lr=self.lr)
+        return sgd(self.model.parameters(), self.lr)

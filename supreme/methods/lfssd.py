@@ -1,6 +1,7 @@
 """LFSSD: loss-free selective synaptic dampening."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,10 @@ class LFSSD(SSD):
 
     paper: ClassVar[str] = "Foster et al. 2024, arXiv:2402.19308"
     power: ClassVar[int] = 1
+    shared_importances: ClassVar[Mapping[str, Any]] = {
+        "class_path": "supreme.methods.lfssd.LFSSD",
+        "arguments": ("batch_size",),
+    }
 
     def loss(self, batch: Batch) -> Tensor:
         """Squared L2 norm of the logits, float (n,)."""

@@ -1,6 +1,7 @@
 """LFSSDDet: loss-free selective synaptic dampening with the importances of single samples."""
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -39,6 +40,10 @@ class LFSSDDet(SSDDet):
 
     paper: ClassVar[str] = "Foster et al. 2024, arXiv:2402.19308"
     power: ClassVar[Literal[1, 2]] = 1
+    shared_importances: ClassVar[Mapping[str, Any]] = {
+        "class_path": "supreme.methods.lfssd_det.LFSSDDet",
+        "arguments": ("chunk_size",),
+    }
 
     @staticmethod
     def sample_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from supreme.batch import Batch, Phase
+from supreme.distributed import sgd
 from supreme.errors import ConfigError
 from supreme.functional.classification import neg_grad
 from supreme.methods.base import UnlearningMethod, check_positive
@@ -75,6 +76,4 @@ class NegGrad(UnlearningMethod):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD with a constant learning rate."""
-        return torch.optim.SGD(
-            self.model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        return sgd(self.model.parameters(), self.lr, self.momentum, self.weight_decay)

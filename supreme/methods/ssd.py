@@ -2,13 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from supreme.batch import ForgetRequest, Part, Phase
-from supreme.distributed import NoStep, local_gradient, local_piece, local_weight, loss_scale, pieces, set_weight
+from supreme.distributed import (
+    NoStep,
+    local_gradient,
+    local_piece,
+    local_weight,
+    loss_scale,
+    pieces,
+    set_weight,
+    whole_piece,
+)
 from supreme.errors import ConfigError
 from supreme.functional.dampening import dampen
 from supreme.methods.base import UnlearningMethod, check_positive
@@ -25,8 +34,8 @@ class SSD(UnlearningMethod):
         original: M_o.
         selection_weight: alpha > 0; larger selects fewer weights. The paper's 10.
         dampening: lambda >= 0, finite; smaller shrinks more. The paper's 1.
-        full_importance: importances of D by parameter name (``method.importances["full"]`` of an earlier fit on one
-            device, with the same model, data and batch size); saves the pass over D.
+        full_importance: importances of D by parameter name (:meth:`whole_importances` of an earlier fit with the same
+            model, data and batch size); saves the pass over D.
         batch_size: rows of a global batch, whose mean gradient counts once, at least 1; None takes the scenario's. The
             smaller, the nearer to the importances of single samples.
         seed: has no effect, as nothing is drawn.
@@ -55,6 +64,10 @@ class SSD(UnlearningMethod):
     precisions: ClassVar[tuple[str, ...]] = ("float",)
     power: ClassVar[int] = 2
     resumes: ClassVar[bool] = False
+    shared_importances: ClassVar[Mapping[str, Any]] = {
+        "class_path": "supreme.methods.ssd.SSD",
+        "arguments": ("batch_size",),
+    }
 
     def __init__(
         self,
@@ -74,6 +87,7 @@ class SSD(UnlearningMethod):
             check_positive(batch_size=batch_size)
         self.selection_weight, self.dampening, self.batch_size = selection_weight, dampening, batch_size
         self._given = full_importance
+        self._full_alone = False
         self.importances: dict[str, dict[str, Tensor]] = {}
         self._batches = 0
 
@@ -81,7 +95,20 @@ class SSD(UnlearningMethod):
     def phases(self) -> Sequence[Phase]:
         """D (unless its importances are given), then D_f."""
         full = [] if self._given else [self._pass_over("full")]
-        return [*full, self._pass_over("forget")]
+        return full if self._full_alone else [*full, self._pass_over("forget")]
+
+    def measure_full_alone(self) -> None:
+        """Have the coming fit compute the importances of D and nothing else; the weights stay as they are then."""
+        self._full_alone = True
+
+    def whole_importances(self, part: str = "full") -> dict[str, Tensor]:
+        """Importances after the fit, by parameter name, whole and on the CPU; every rank has to call.
+
+        Args:
+            part: ``"full"`` (D; what the argument ``full_importance`` takes) or ``"forget"`` (D_f).
+        """
+        found = self.importances[part]
+        return {name: whole_piece(parameter, found[name]).cpu() for name, parameter in pieces(self.model)}
 
     def _pass_over(self, part: Part) -> Phase:
         return Phase(part, batch_size=self.batch_size, shuffle=False, mode="eval", full_precision=True)
@@ -102,6 +129,11 @@ class SSD(UnlearningMethod):
                 f"{wanted.get(name)} in the network; compute it with the same model."
             )
 
+    def release(self) -> None:
+        """Let go of the importances too."""
+        super().release()
+        self.importances = {}
+
     def on_train_start(self) -> None:
         """Take this rank's pieces of the given importances."""
         if self._given:
@@ -115,7 +147,8 @@ class SSD(UnlearningMethod):
         self._batches += 1
         for name, parameter in pieces(self.model):
             gradient = local_gradient(parameter)
-            gradient = (gradient if gradient.dtype == torch.float64 else gradient.float()) / scale
+            gradient = gradient if gradient.dtype == torch.float64 else gradient.float()
+            gradient = gradient if scale == 1 else gradient / scale
             if name not in sums:
                 sums[name] = torch.zeros_like(gradient)
             if self.power == 2:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -16,6 +16,8 @@ from supreme.functional.importance import SampleGradientSums
 from supreme.methods.base import check_positive
 from supreme.methods.ssd import SSD
 from supreme.outline import whole_copy
+
+BATCH_SIZE = 128  # rows that are read at a time; a result does not depend on it
 
 
 class SSDDet(SSD):
@@ -56,6 +58,10 @@ class SSDDet(SSD):
 
     paper: ClassVar[str] = "Foster et al. 2023, arXiv:2308.07707"
     power: ClassVar[Literal[1, 2]] = 2
+    shared_importances: ClassVar[Mapping[str, Any]] = {
+        "class_path": "supreme.methods.ssd_det.SSDDet",
+        "arguments": ("chunk_size",),
+    }
 
     def __init__(
         self,
@@ -66,7 +72,7 @@ class SSDDet(SSD):
         chunk_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(original, selection_weight, dampening, full_importance, seed=seed)
+        super().__init__(original, selection_weight, dampening, full_importance, batch_size=BATCH_SIZE, seed=seed)
         if chunk_size is not None:
             check_positive(chunk_size=chunk_size)
         self.chunk_size = chunk_size

@@ -5,6 +5,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,8 @@ from supreme.transforms.augment import Augment
 from supreme.transforms.preprocess import Preprocess
 
 TRAINING = Phase("full", augment=True)
+_SERVING = ("train_dataloader", "on_after_batch_transfer", "_phase_loader", "_transform", "_source")
+_preprocess = lru_cache(maxsize=16)(Preprocess)
 
 
 class Scenario(LightningDataModule, ABC):
@@ -123,9 +126,14 @@ class Scenario(LightningDataModule, ABC):
     @property
     def request(self) -> ForgetRequest:
         """What a method may know of the forget request."""
-        forget = self.indices()["forget_train"]
+        classes, forget, count = len(self.dataset.classes), self.indices()["forget_train"], self._train_size()
         digest = hashlib.sha256(self.dataset.fingerprint.encode() + forget.numpy().tobytes()).hexdigest()[:16]
-        return ForgetRequest(len(self.dataset.classes), self.forget_classes(), digest, forget, self.forget_subclasses())
+        return ForgetRequest(classes, self.forget_classes(), digest, forget, self.forget_subclasses(), count)
+
+    @classmethod
+    def serves_as_usual(cls) -> bool:
+        """Whether phases are served as this base class does, so that a pass over D is the same for every target."""
+        return all(getattr(cls, name) is getattr(Scenario, name) for name in _SERVING)
 
     def export(self, folder: str | Path) -> list[Path]:
         """Write the index sets (``splits.json``) and their class counts (``class_counts.csv``) to a folder.
@@ -184,6 +192,18 @@ class Scenario(LightningDataModule, ABC):
         chosen = {name: (self._source(name), index) for name, index in sets.items()}
         return EvaluationLoader(chosen, self.evaluation_batch_size, self._place())
 
+    def transfer_batch_to_device(
+        self, batch: Batch | EvaluationBatch, device: torch.device, dataloader_idx: int
+    ) -> Batch | EvaluationBatch:
+        """Move the tensors of a batch to the device, which goes on with its work in the meantime."""
+        if device.type == batch.image.device.type == "cpu":
+            return batch
+        found = batch._asdict()
+        tensors: dict[str, Any] = {
+            name: _moved(value, device) for name, value in found.items() if isinstance(value, Tensor)
+        }
+        return batch._replace(**tensors)
+
     def on_after_batch_transfer(self, batch: Batch | EvaluationBatch, dataloader_idx: int) -> Batch | EvaluationBatch:
         """Scale, augment and normalise on the device, in the network's precision."""
         module = self._module()
@@ -200,7 +220,7 @@ class Scenario(LightningDataModule, ABC):
 
     def _transform(self, batch: Batch | EvaluationBatch, seed: int, input_spec: dict[str, Any] | None) -> Tensor:
         own = {"mean": self.dataset.mean, "std": self.dataset.std, "size": self.dataset.input_size}
-        preprocess = Preprocess(**{**own, **(input_spec or {})})
+        preprocess = _preprocess(**{name: _tuple(value) for name, value in {**own, **(input_spec or {})}.items()})
         if not (isinstance(batch, Batch) and batch.step.augment):
             return preprocess(batch.image)
         augment = self.augmentation
@@ -215,6 +235,9 @@ class Scenario(LightningDataModule, ABC):
         images = self.dataset.train if part.endswith("train") else self.dataset.test
         return MemorySource(images.images, images.targets, images.subtargets)
 
+    def _train_size(self) -> int:
+        return len(self._source("retain_train").targets)
+
     def _module(self) -> Any:
         if self.trainer is None or self.trainer.lightning_module is None:
             raise ConfigError("A scenario serves batches inside a Trainer only; pass it as datamodule to Trainer.fit.")
@@ -222,3 +245,14 @@ class Scenario(LightningDataModule, ABC):
 
     def _place(self) -> Place:
         return Place() if self.trainer is None else Place(self.trainer.global_rank, self.trainer.world_size)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device; host memory is pinned for CUDA, so that the copy does not wait for the device."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -46,7 +46,7 @@ def share(order: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor]:
         >>> share(torch.tensor([7, 3, 5]), rank=1, world=2)
         (tensor([3]), tensor([1.]))
     """
-    mine = order[rank::world]
+    mine = order[rank::world].contiguous()
     if len(mine):
         return mine, torch.ones(len(mine))
     return order[:1], torch.zeros(1)
@@ -114,13 +114,16 @@ class PhaseLoader:
             due, skip = plan[skip:], max(0, skip - len(plan))
             if not due:
                 continue
-            real = [rows[rows >= 0] for _, rows, _ in due]
+            synthetic = self.phases[due[0][0].phase].synthetic
+            real = [rows[rows >= 0] if synthetic else rows for _, rows, _ in due]
             images = self.source.stream([rows for rows in real if len(rows)])
             for (step, rows, weight), have in zip(due, real, strict=True):
                 self.served += 1
                 yield self._batch(step, rows, weight, next(images) if len(have) else None, blank)
 
     def _batch(self, step: Step, rows: Tensor, weight: Tensor, images: Tensor | None, blank: Tensor | None) -> Batch:
+        if images is not None and not self.phases[step.phase].synthetic:
+            return Batch(images, self.source.targets[rows], rows, weight, self.is_forget[rows], step)
         known = rows >= 0
         target = torch.where(known, self.source.targets[rows.clamp(min=0)], -1)
         forget = known & self.is_forget[rows.clamp(min=0)]

@@ -43,4 +43,5 @@ class WholeDataset(Scenario):
     @property
     def request(self) -> ForgetRequest:
         """A request without samples."""
-        return ForgetRequest(len(self.dataset.classes), None, self.dataset.fingerprint, torch.arange(0))
+        nothing, count = torch.arange(0), len(self.dataset.train.targets)
+        return ForgetRequest(len(self.dataset.classes), None, self.dataset.fingerprint, nothing, train_size=count)

@@ -20,7 +20,7 @@ def test_a_small_measurement(tmp_path):
         rows = {row["quantity"]: row for row in csv.DictReader(file)}
     measured = {"wall_clock", "compute", "stages", "overhead_per_run", "overhead_per_run_wall_clock", "second_time"}
     assert set(rows) == measured | {"status", "status_cpu", "report_tables", "report_tables_cpu"}
-    assert rows["stages"]["median"] == "20"  # 2 x (M_o, 3 methods, 2 outputs, 4 evaluations)
+    assert rows["stages"]["median"] == "22"  # 2 x (M_o, importances of D, 3 methods, 2 outputs, 4 evaluations)
     assert {rows[name]["n"] for name in ("overhead_per_run", "status")} == {"8", "100"}
     assert float(rows["compute"]["median"]) < float(rows["wall_clock"]["median"])
     assert all(row["hardware"] and row["torch"] and row["precision"] == "32-true" for row in rows.values())

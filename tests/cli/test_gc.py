@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def stale(finished, tmp_path):
-    """A copy of a finished plan that does not ask for SSD any more: two stages are left over."""
+    """A copy of a finished plan that does not ask for SSD any more: three stages are left over."""
     shutil.copytree(finished, tmp_path / "out")
     file = tmp_path / "out/plans/finished.yaml"
     plan = yaml.safe_load(file.read_text())
@@ -34,18 +34,19 @@ def test_it_lists_and_removes_on_confirmation_only(stale, process):
     listed = process("gc", stale)
     assert (listed.code, listed.err) == (0, "")
     lines = listed.out.splitlines()
-    assert len(lines) == 4
-    assert "SSD, FullClass 3, ResNet18 on Digits, seed 5 (of no plan)" in lines[0]
-    assert "evaluate SSD" in lines[1]
-    assert lines[2].endswith(f"in all, 2 leftovers in {stale}")
-    assert lines[3] == "Nothing was removed; --yes removes it."
+    assert len(lines) == 5
+    assert "importances of D by SSD, ResNet18 on Digits, seed 5 (of no plan)" in lines[0]
+    assert "SSD, FullClass 3, ResNet18 on Digits, seed 5 (of no plan)" in lines[1]
+    assert "evaluate SSD" in lines[2]
+    assert lines[3].endswith(f"in all, 3 leftovers in {stale}")
+    assert lines[4] == "Nothing was removed; --yes removes it."
     assert files(stale) == before
 
     removed = process("gc", stale, "--yes")
     assert (removed.code, removed.err) == (0, "")
-    assert removed.out.splitlines()[-1].startswith("Removed 2 leftovers, ")
+    assert removed.out.splitlines()[-1].startswith("Removed 3 leftovers, ")
     gone = {path.relative_to(stale).parts[:2] for path in set(before) - set(files(stale))}
-    assert gone == {("stages", "unlearn"), ("stages", "evaluate")}
+    assert gone == {("stages", kind) for kind in ("importances", "unlearn", "evaluate")}
     assert process("gc", stale).out == f"Nothing is left over in {stale}.\n"
     assert "2 runs: 2 done" in process("status", stale).out
 

@@ -13,7 +13,7 @@ from supreme.experiment.scheduler import run_plan
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 COUNTS = ("accuracy", "completeness", "mia")
-COSTS = ("time_s", "speedup", "peak_memory_bytes", "utilisation")
+COSTS = ("time_s", "time_s_reused", "speedup", "peak_memory_bytes", "utilisation")
 
 PLAN = """
 name: two

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,19 @@ def test_without_any_ratio_alpha_is_99(tiny, fit, same_weights):
     method = fit(ASSD(network), tiny.scenario())
     assert method.selection_weight == 99.0
     assert same_weights(method.model, network)
+
+
+def test_given_importances_need_the_size_of_all_data(tiny, fit, monkeypatch):
+    network = tiny.network()
+    given = fit(ASSD(network), tiny.scenario()).whole_importances()
+    second = fit(ASSD(network, full_importance=given), tiny.scenario())
+    assert second.selection_weight == percentile(second, 11 / 45)
+    with pytest.raises(ConfigError, match='reference "full" where full_importance is given, got "retain"'):
+        ASSD(network, reference="retain", full_importance=given)
+    scenario = tiny.scenario()
+    monkeypatch.setattr(type(scenario), "request", replace(scenario.request, train_size=None))
+    with pytest.raises(ConfigError, match="a request that tells train_size"):
+        fit(ASSD(network, full_importance=given), scenario)
 
 
 def test_before_the_fit_and_wrong_arguments(tiny):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from supreme import methods
 from supreme.api import unlearn
 from supreme.errors import ConfigError
 from supreme.methods import ASSD, LFSSD, SSD
@@ -112,6 +113,22 @@ def test_given_importances_replace_the_pass_over_all_data(tiny, fit, same_weight
     assert [phase.data for phase in second.phases] == ["forget"]
     assert same_weights(fit(second, tiny.scenario()).model, first.model)
     assert all(torch.equal(given[name], value) for name, value in first.importances["full"].items())
+
+
+@pytest.mark.parametrize("name", ["SSD", "LFSSD", "SSDDet", "ASSD"])
+def test_importances_of_all_data_can_be_measured_alone(tiny, fit, same_weights, name):
+    arguments = {} if name == "ASSD" else {"selection_weight": 1.2}
+    network, method = tiny.network(), getattr(methods, name)
+    first = fit(method(network, **arguments), tiny.scenario())
+    assert not same_weights(first.model, network)
+    measured = getattr(methods, method.shared_importances["class_path"].rpartition(".")[2])(network)
+    measured.measure_full_alone()
+    assert [phase.data for phase in measured.phases] == ["full"]
+    assert same_weights(fit(measured, tiny.scenario()).model, network)
+    assert measured.importances.keys() == {"full"}
+    given = measured.whole_importances()
+    assert all(torch.equal(given[key], value) for key, value in first.importances["full"].items())
+    assert same_weights(fit(method(network, **arguments, full_importance=given), tiny.scenario()).model, first.model)
 
 
 def test_importances_of_another_network_are_refused(tiny, fit):

@@ -45,6 +45,7 @@ def test_the_tables_know_every_metric_of_the_design():
         "mia",
         "mia_auc",
         "time_s",
+        "time_s_reused",
         "speedup",
         "peak_memory_bytes",
         "utilisation",

@@ -12,7 +12,7 @@ from supreme.batch import PARTS, Batch, EvaluationBatch, Step
 from supreme.datasets import Digits
 from supreme.errors import ConfigError, OutputError
 from supreme.methods import FineTune
-from supreme.scenarios import FullClass, RandomSample, SubClass
+from supreme.scenarios import FullClass, RandomSample, SubClass, WholeDataset
 from supreme.transforms import Augment
 
 
@@ -102,6 +102,13 @@ def test_evaluation_images_are_never_augmented():
     batch = EvaluationBatch(dataset.test.images[rows], dataset.test.targets[rows], rows, torch.ones(2), rows * 0)
     first = transformed(scenario, batch, nn.Linear(1, 1), seed=1)
     assert torch.equal(first, transformed(scenario, batch, nn.Linear(1, 1), seed=2))
+
+
+def test_batches_that_are_on_the_device_are_not_copied():
+    batch = next(iter(WholeDataset(Digits(), 16).evaluation_loader(("retain_test",))))
+    assert WholeDataset(Digits()).transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+    moved = WholeDataset(Digits()).transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert {value.device.type for value in moved} == {"meta"}
 
 
 def test_loaders_follow_the_module():

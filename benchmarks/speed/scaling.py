@@ -1,0 +1,136 @@
+"""How cost grows with size: epochs and evaluations over images, importances over weights.
+
+    python benchmarks/speed/scaling.py                                  # up to 32,768 images and 64 million weights
+    python benchmarks/speed/scaling.py --largest 4096 --most_weights 8
+
+A network of ResNet18's form, 8 channels wide, is trained for one epoch and evaluated with all metrics on 1k, 2k, 4k
+and more images of 32 x 32. The importances of SSD are computed over 128 images of 8 x 8 for networks of 1, 2, 4 and
+more million weights. On the upper half of the sizes the slope of log(time) over log(size) has to be between 0.9 and
+1.1: then a larger study costs in proportion, and nothing that grows faster hides in the small sizes. The plot is
+written as SVG and PNG beside the CSV file.
+"""
+
+import argparse
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from measure import Row, begin, conditions, finish, in_turns, parser, pictures, row
+from training_epoch import SEED, ours
+
+from supreme.datasets.base import ImageDataset
+from supreme.distributed import hushed, quiet_trainer
+from supreme.evaluation import Evaluation
+from supreme.methods import SSD
+from supreme.models import ResNet18
+from supreme.scenarios import FullClass, WholeDataset
+from supreme.seeding import isolated
+
+Times = dict[int, list[float]]  # size -> seconds, one per repeat
+
+
+def network(width: int) -> ResNet18:
+    """With the same weights each time."""
+    with isolated(SEED):
+        return ResNet18(10, width)
+
+
+def evaluate(models: Sequence[ResNet18], dataset: ImageDataset) -> None:
+    """All metrics of a model beside another and an incompetent teacher."""
+    evaluation = Evaluation(models[0], models[1], incompetent=models[2], seed=SEED)
+    quiet_trainer("cpu").test(evaluation, datamodule=FullClass(dataset, 0), verbose=False)
+
+
+def importances(model: ResNet18, dataset: ImageDataset) -> None:
+    """Those of D, by SSD."""
+    method = SSD(model)
+    method.measure_full_alone()
+    quiet_trainer("cpu", max_epochs=1).fit(method, datamodule=WholeDataset(dataset, 64))
+
+
+def over_images(sizes: Sequence[int], repeats: int) -> dict[str, Times]:
+    """Epoch and evaluation."""
+    found: dict[str, Times] = {"epoch": {}, "evaluation": {}}
+    for size in sizes:
+        dataset, models = pictures(size), [network(8) for _ in range(3)]
+        dataset.prepare()
+        sides: dict[str, Callable[[], Callable[[], Any]]] = {
+            "epoch": lambda dataset=dataset: lambda: ours(network(8), dataset, 64, "cpu"),  # type: ignore[misc]
+            "evaluation": lambda dataset=dataset, models=models: lambda: evaluate(models, dataset),  # type: ignore[misc]
+        }
+        for name, values in in_turns(sides, repeats).wall.items():
+            found[name][size] = values
+    return found
+
+
+def over_weights(millions: Sequence[int], repeats: int) -> Times:
+    """Importances."""
+    found, dataset = Times(), pictures(128, size=8)
+    for count in millions:
+        model = network(round(64 * math.sqrt(count / 11.17)))
+        size = sum(p.numel() for p in model.parameters())
+        sides = {"importances": lambda model=model: lambda: importances(model, dataset)}  # type: ignore[misc]
+        found[size] = in_turns(sides, repeats).wall["importances"]
+    return found
+
+
+def slope(times: Times) -> float:
+    """Least-squares slope of log(median time) over log(size), on the upper half of the sizes."""
+    upper = sorted(times)[len(times) // 2 :]
+    x = [math.log(size) for size in upper]
+    y = [math.log(statistics.median(times[size])) for size in upper]
+    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+
+
+def plot(found: dict[str, Times], path: Path) -> None:
+    """Time over size, one panel each, with a line of slope 1 through the largest size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(found), figsize=(4 * len(found), 3.4), constrained_layout=True)
+    for panel, (name, times) in zip(axes, found.items(), strict=True):
+        sizes = sorted(times)
+        middle = [statistics.median(times[size]) for size in sizes]
+        for size in sizes:
+            panel.plot([size] * len(times[size]), times[size], ".", color="#9aa7b5", markersize=4)
+        panel.plot(sizes, middle, "o-", color="#1f5fa8", markersize=4, label=f"slope {slope(times):.2f} (upper half)")
+        line = [middle[-1] * size / sizes[-1] for size in sizes]
+        panel.plot(sizes, line, "--", color="#555555", linewidth=1, label="slope 1")
+        panel.set(xscale="log", yscale="log", title=name, ylabel="seconds")
+        panel.set_xlabel("weights" if name == "importances" else "images")
+        panel.legend(frameon=False)
+    for suffix in (".svg", ".png"):
+        figure.savefig(path.with_suffix(suffix), dpi=150)
+    pyplot.close(figure)
+
+
+def doubling(first: int, last: int) -> list[int]:
+    """first, 2 first, 4 first, ... up to last."""
+    return [first * 2**k for k in range(int(math.log2(max(1, last // first))) + 1)]
+
+
+def main() -> None:
+    """Measure, print, write and plot."""
+    options = parser(__doc__, repeats=3)
+    options.add_argument("--smallest", type=int, default=1024, help="images")
+    options.add_argument("--largest", type=int, default=32768, help="images")
+    options.add_argument("--most_weights", type=int, default=64, help="in millions")
+    given: argparse.Namespace = begin(options)
+    with hushed():
+        found = over_images(doubling(given.smallest, given.largest), given.repeats)
+        found["importances"] = over_weights(doubling(1, given.most_weights), given.repeats)
+    rows: list[Row] = [row(name, size, values, "s") for name, times in found.items() for size, values in times.items()]
+    for name, times in found.items():
+        value = slope(times)
+        rows.append(row(f"{name} slope", max(times), [value], ""))
+        rows.append(row(f"{name} distance of the slope from 1", max(times), [abs(value - 1)], "", "<= 0.1"))
+    plot(found, finish("scaling", rows, given, conditions()))
+
+
+if __name__ == "__main__":
+    main()
