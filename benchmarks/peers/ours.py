@@ -47,8 +47,8 @@ def network(job: dict[str, Any], name: str) -> nn.Module:
 
 
 def scenario(job: dict[str, Any], target: str) -> FullClass:
-    """The request to forget a class."""
-    return FullClass(dataset(job), target, batch_size=BATCH)
+    """The request to forget a class, in batches as the published side has them."""
+    return FullClass(dataset(job), target, batch_size=BATCH, evaluation_batch_size=BATCH)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -114,6 +114,7 @@ def plan(job: dict[str, Any], folder: Path) -> Path:
         "scenarios": [{"class_path": "FullClass", "targets": [job["targets"][0]]}],
         "methods": ["Original", *METHODS],
         "seeds": [SEED],
+        "evaluation": {"batch_size": BATCH},
         "trainer": {"accelerator": "cpu"},
         "threads": job["threads"],
     }

@@ -23,12 +23,13 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class Sides:
         """One job of one side, in a process of its own.
 
         Raises:
-            PeerError: if it fails; the file with its words is named.
+            PeerError: if it fails, with its last words.
         """
         files = {name: self.workspace / f"{name}.json" for name in ("job", "result")}
         files["job"].write_text(json.dumps(job))
@@ -130,7 +131,10 @@ class Sides:
                 check=False,
             )
         if done.returncode or not files["result"].is_file():
-            raise PeerError(f"The {side} side failed at '{job['job']}' with exit code {done.returncode}; see {log}.")
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+            raise PeerError(
+                f"The {side} side failed at '{job['job']}' with code {done.returncode}; its last words:\n{last}"
+            )
         found: dict[str, Any] = json.loads(files["result"].read_text())
         return found
 
@@ -138,37 +142,31 @@ class Sides:
         chosen = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         for name in ("SCALENE", "PYTHONHOME", *(() if side == OURS else ("PYTHONPATH",))):
             chosen.pop(name, None)
-        return {**chosen, **({"SCALENE": "1"} if side == NO_WORKERS else {}), "WANDB_MODE": "disabled"}
+        chosen |= {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled"}
+        return {**chosen, "SCALENE": "1"} if side == NO_WORKERS else chosen
 
 
-def measure(sides: Sides, job: dict[str, Any], names: Sequence[str], repeats: int) -> Iterator[Row]:
-    """All repeats of some jobs, the sides in turn; first what they need.
+def measure(sides: Sides, job: dict[str, Any], prepared: dict[str, Any], name: str, repeats: int) -> list[Row]:
+    """All repeats of a job, the sides in turn.
 
     Args:
         sides: starts them.
         job: what all jobs share.
-        names: which jobs.
+        prepared: what the published side prepared.
+        name: which job.
         repeats: how often.
-
-    Yields:
-        Rows, those of a job together.
     """
-    prepared = sides.run(PUBLISHED, {**job, "job": "prepare"})
-    built = sides.run(OURS, {**job, "job": "prepare"})
-    yield from _rows("prepare", {(OURS, name, "s"): [value] for name, value in built["seconds"].items()})
-    for name in names:
-        found: dict[tuple[str, str, str], list[float]] = {}
-        for turn in range(repeats):
-            for side in SIDES[name]:
-                result = sides.run(side, {**job, "job": name, "prepared": prepared})
-                _tell(f"{name}, {turn + 1} of {repeats}, {side}", result["seconds"])
-                for quantity, value in result["seconds"].items():
-                    found.setdefault((side, quantity, "s"), []).append(value)
-                for quantity, value in result.get("values", {}).items():
-                    found.setdefault((side, quantity, ""), []).append(value)
-        rows = list(_rows(name, found))
-        yield from rows
-        yield from ratios(rows)
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for turn in range(repeats):
+        for side in SIDES[name]:
+            result = sides.run(side, {**job, "job": name, "prepared": prepared})
+            _tell(f"{name}, {turn + 1} of {repeats}, {side}", result["seconds"])
+            for quantity, value in result["seconds"].items():
+                found.setdefault((side, quantity, "s"), []).append(value)
+            for quantity, value in result.get("values", {}).items():
+                found.setdefault((side, quantity, ""), []).append(value)
+    rows = list(_rows(name, found))
+    return [*rows, *ratios(rows)]
 
 
 def _rows(job: str, found: dict[tuple[str, str, str], list[float]]) -> Iterator[Row]:
@@ -203,10 +201,10 @@ def conditions(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def result_file(about: dict[str, Any]) -> Path:
-    """Named by hardware, precision and torch version."""
+def file_name(job: str, about: dict[str, Any]) -> str:
+    """By job, hardware, precision and torch version."""
     words = "_".join([about["hardware"].replace(",", ""), about["precision"], "torch", about["torch"]])
-    return RESULTS / f"peers_{words.replace(' ', '-').replace('(', '').replace(')', '').replace('/', '-')}.csv"
+    return f"peers_{job}_{re.sub(r'[^A-Za-z0-9._+-]+', '-', words)}.csv"
 
 
 def options() -> argparse.ArgumentParser:
@@ -222,7 +220,7 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--environment", type=Path, default=HERE / ".environment", help="the published side's; reused")
     made.add_argument("--borrow", action="store_true", help="libraries of this interpreter are not installed once more")
     made.add_argument("--workspace", type=Path, help="folder for what both sides write; the default is temporary")
-    made.add_argument("--output", type=Path, help="CSV file; the default is one in benchmarks/results")
+    made.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files, one per job")
     return made
 
 
@@ -230,21 +228,32 @@ def main() -> int:
     """Install, measure, print and write."""
     given = options().parse_args()
     try:
+        if min(given.repeats, given.threads, given.epochs) < 1:
+            raise PeerError("Expected at least one repeat, one thread and one epoch.")
         with tempfile.TemporaryDirectory(prefix="peers-") as temporary:
             workspace = (given.workspace or Path(temporary)).resolve()
             workspace.mkdir(parents=True, exist_ok=True)
             sizes = {"train": given.train, "test": given.test}
             classes = choose(given.images, workspace / "images", sizes)
             python = install(given.environment.absolute(), given.borrow)
-            about = conditions(given)
             job = {"images": str(workspace / "images"), "workspace": str(workspace), "classes": classes}
             job |= {"targets": classes[:2], "epochs": given.epochs, "threads": given.threads}
-            rows = list(measure(Sides(python, workspace, given.threads), job, given.jobs, given.repeats))
+            _all_jobs(Sides(python, workspace, given.threads), job, given)
     except (PeerError, InstallError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write(rows, about, given.output or result_file(about))
     return 0
+
+
+def _all_jobs(sides: Sides, job: dict[str, Any], given: argparse.Namespace) -> None:
+    """What the jobs need, then one after the other; a file is written when its job is done."""
+    prepared = sides.run(PUBLISHED, {**job, "job": "prepare", "epochs": 1})
+    built = sides.run(OURS, {**job, "job": "prepare"})
+    store = list(_rows("prepare", {(OURS, name, "s"): [value] for name, value in built["seconds"].items()}))
+    for name in given.jobs:
+        about = conditions(given)
+        rows = [*store, *measure(sides, job, prepared, name, given.repeats)]
+        write(rows, about, given.results / file_name(name, about))
 
 
 if __name__ == "__main__":
