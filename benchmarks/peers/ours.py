@@ -51,12 +51,12 @@ def scenario(job: dict[str, Any], target: str) -> FullClass:
     return FullClass(dataset(job), target, batch_size=BATCH, evaluation_batch_size=BATCH)
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that a piece of work takes, and what it gives."""
-    started = time.perf_counter()
+def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Seconds and CPU seconds that a piece of work takes, and what it gives."""
+    started, before = time.perf_counter(), sum(os.times()[:4])
     with hushed():
         result = work()
-    return time.perf_counter() - started, result
+    return time.perf_counter() - started, sum(os.times()[:4]) - before, result
 
 
 def prepare(job: dict[str, Any]) -> dict[str, Any]:
@@ -75,17 +75,21 @@ def evaluation(job: dict[str, Any]) -> dict[str, Any]:
         quiet_trainer(accelerator="cpu").test(made, datamodule=data, verbose=False)
         return made
 
-    new_s, made = timed(evaluate)
+    new_s, new_cpu_s, made = timed(evaluate)
     shared = {name: made.outputs[name] for name in ("retrained", "original", "incompetent")}
-    cached_s, again = timed(lambda: evaluate(outputs=shared))
+    cached_s, cached_cpu_s, again = timed(lambda: evaluate(outputs=shared))
     assert again.scores == made.scores, "outputs that were stored give other metrics"
     values = {"layerwise_distance": made.scores["layerwise_distance"], "accuracy": 100 * made.scores["whole/accuracy"]}
-    return {"seconds": {"evaluation": new_s, "evaluation, outputs cached": cached_s}, "values": values}
+    return {
+        "seconds": {"evaluation": new_s, "evaluation, outputs cached": cached_s},
+        "cpu_seconds": {"evaluation": new_cpu_s, "evaluation, outputs cached": cached_cpu_s},
+        "values": values,
+    }
 
 
 def importances(job: dict[str, Any]) -> dict[str, Any]:
     """SSD and LFSSD on a first target, and on a further one with the importances of D that are there."""
-    original, seconds = network(job, "Original"), {}
+    original, seconds, cpu_seconds = network(job, "Original"), {}, {}
     for chosen in (SSD, LFSSD):
         known: dict[str, Any] = {}
         for name, target in zip(("first target", "further target"), job["targets"], strict=True):
@@ -96,9 +100,10 @@ def importances(job: dict[str, Any]) -> dict[str, Any]:
                 trainer.fit(method, datamodule=scenario(job, target))
                 return method
 
-            seconds[f"{chosen.__name__}, {name}"], method = timed(unlearn)
+            step = f"{chosen.__name__}, {name}"
+            seconds[step], cpu_seconds[step], method = timed(unlearn)
             known["full_importance"] = method.importances["full"]
-    return {"seconds": seconds}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds}
 
 
 def plan(job: dict[str, Any], folder: Path) -> Path:
@@ -127,17 +132,17 @@ def cell(job: dict[str, Any]) -> dict[str, Any]:
     """Train, retrain, six methods, and an evaluation of each and of M_o, from the files of the images."""
     folder = Path(job["workspace"], f"cell-{os.getpid()}")
     folder.mkdir(parents=True)
-    started = time.perf_counter()
-    chosen = pin(load_plan(plan(job, folder)))
-    summary = run_plan(chosen)
-    total = time.perf_counter() - started
+    total, cpu, summary = timed(lambda: run_plan(pin(load_plan(plan(job, folder)))))
     assert not summary.failed, summary.failed[0].reason
     seconds: dict[str, float] = {}
     for file in (folder / "out" / "stages").glob("*/*/stage.json"):
         stage = json.loads(file.read_text())
         name = _name(stage)
         seconds[name] = seconds.get(name, 0.0) + stage["seconds"]
-    return {"seconds": {"total": total, **seconds, "other": total - sum(seconds.values())}}
+    return {
+        "seconds": {"total": total, **seconds, "other": total - sum(seconds.values())},
+        "cpu_seconds": {"total": cpu},
+    }
 
 
 def _name(stage: dict[str, Any]) -> str:

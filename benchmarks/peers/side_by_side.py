@@ -6,7 +6,8 @@
 
 IMAGES has folders train and test with a folder of image files per class; the first files of every class are taken.
 Both sides compute in float32 on the CPU with the same number of threads, every job in a process of its own, the sides
-taking turns. Start of the interpreter and imports are not counted. Jobs:
+taking turns. Start of the interpreter and imports are not counted. CPU time stands beside wall-clock; it has the loader
+workers in it. Jobs:
 
 - ``evaluation``: all metrics of one ResNet18 that SSD unlearned; both sides load the same weights. The published side
   as shipped and with its loader workers set to 0, ours with nothing known and with the stored outputs of M_r, M_o and
@@ -41,6 +42,7 @@ RESULTS = HERE.parent / "results"
 JOBS = ("evaluation", "importances", "cell")
 PUBLISHED, NO_WORKERS, OURS = "published", "published, loader workers 0", "ours"
 SIDES = {"evaluation": (PUBLISHED, NO_WORKERS, OURS), "importances": (PUBLISHED, OURS), "cell": (PUBLISHED, OURS)}
+UNITS = {"seconds": "s", "cpu_seconds": "CPU s", "values": ""}
 KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
@@ -161,10 +163,9 @@ def measure(sides: Sides, job: dict[str, Any], prepared: dict[str, Any], name: s
         for side in SIDES[name]:
             result = sides.run(side, {**job, "job": name, "prepared": prepared})
             _tell(f"{name}, {turn + 1} of {repeats}, {side}", result["seconds"])
-            for quantity, value in result["seconds"].items():
-                found.setdefault((side, quantity, "s"), []).append(value)
-            for quantity, value in result.get("values", {}).items():
-                found.setdefault((side, quantity, ""), []).append(value)
+            for kind, unit in UNITS.items():
+                for quantity, value in result.get(kind, {}).items():
+                    found.setdefault((side, quantity, unit), []).append(value)
     rows = list(_rows(name, found))
     return [*rows, *ratios(rows)]
 

@@ -13,7 +13,7 @@ class Row(NamedTuple):
         job: which job.
         side: whose; ``"ratio"`` for published / ours.
         quantity: what.
-        unit: ``"s"``, ``"x"`` or none.
+        unit: ``"s"``, ``"CPU s"``, ``"x"`` or none.
         median: over the repeats; a ratio's is that of the two medians.
         values: all repeats; a ratio's are those of each turn.
         bar: what is asked for, None where nothing is.
