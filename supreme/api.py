@@ -141,7 +141,7 @@ def evaluate(
     original: nn.Module | None = None,
     incompetent: nn.Module | None = None,
     metrics: Sequence[str | EvaluationMetric] | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     seed: int = 0,
     accelerator: str = "auto",
     devices: int | str = 1,
@@ -163,7 +163,7 @@ def evaluate(
         incompetent: a network with random weights for ZRF; None draws one of the architecture of ``unlearned``
             where that is possible and else leaves ZRF out.
         metrics: names or instances; None takes all.
-        batch_size: rows of a global batch.
+        batch_size: rows of a global batch; None takes 64 on a CPU and 256 elsewhere.
         seed: evaluation seed s_e; drives the attack's folds only.
         accelerator: as in ``lightning.Trainer``.
         devices: as in ``lightning.Trainer``.

@@ -154,7 +154,7 @@ class BestCheckpoint(Callback):
     def _measure(self, trainer: Trainer, module: LightningModule) -> tuple[float, float]:
         """Accuracy and mean cross-entropy over the images of all ranks."""
         network: Any = module.model
-        place, size = Place(trainer.global_rank, trainer.world_size), self.scenario.evaluation_batch_size
+        place, size = Place(trainer.global_rank, trainer.world_size), self.scenario.evaluation_rows()
         source = MemorySource(self.images.images, self.images.targets, self.images.subtargets)
         loader = EvaluationLoader({"retain_test": (source, self.index)}, size, place)
         sums = torch.zeros(3, dtype=torch.float32 if module.device.type == "mps" else torch.float64)

@@ -37,7 +37,7 @@ class Scenario(LightningDataModule, ABC):
     Args:
         dataset: where the images come from; None takes the embedded digits.
         batch_size: rows of a global training batch, at least 1; methods may name their own.
-        evaluation_batch_size: rows of a global evaluation batch, at least 1.
+        evaluation_batch_size: rows of a global evaluation batch, at least 1; None takes 64 on a CPU and 256 elsewhere.
         augmentation: training augmentation; None takes the dataset's.
 
     Raises:
@@ -52,11 +52,11 @@ class Scenario(LightningDataModule, ABC):
         self,
         dataset: ImageDataset | None = None,
         batch_size: int = 64,
-        evaluation_batch_size: int = 256,
+        evaluation_batch_size: int | None = None,
         augmentation: Augment | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or evaluation_batch_size < 1:
+        if min(batch_size, 1 if evaluation_batch_size is None else evaluation_batch_size) < 1:
             raise ConfigError(f"Expected batch sizes >= 1, got {batch_size} and {evaluation_batch_size}.")
         self.dataset = Digits() if dataset is None else dataset
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
@@ -190,7 +190,14 @@ class Scenario(LightningDataModule, ABC):
         """
         sets = {name: index for name, index in self.indices().items() if name in parts and len(index)}
         chosen = {name: (self._source(name), index) for name, index in sets.items()}
-        return EvaluationLoader(chosen, self.evaluation_batch_size, self._place())
+        return EvaluationLoader(chosen, self.evaluation_rows(), self._place())
+
+    def evaluation_rows(self) -> int:
+        """Rows of a global evaluation batch on the device at hand; on a CPU small ones stay in its cache."""
+        if self.evaluation_batch_size is not None:
+            return self.evaluation_batch_size
+        device = "cpu" if self.trainer is None else self.trainer.strategy.root_device.type
+        return 64 if device == "cpu" else 256
 
     def transfer_batch_to_device(
         self, batch: Batch | EvaluationBatch, device: torch.device, dataloader_idx: int

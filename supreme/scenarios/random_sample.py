@@ -24,7 +24,7 @@ class RandomSample(Scenario):
         fraction: share of D, in (0, 1); ``ceil(fraction * N)`` samples are drawn, and at least one is kept.
         draw_seed: seed of the draw.
         batch_size: rows of a global training batch.
-        evaluation_batch_size: rows of a global evaluation batch.
+        evaluation_batch_size: rows of a global evaluation batch; None takes 64 on a CPU and 256 elsewhere.
         augmentation: training augmentation; None takes the dataset's.
 
     Raises:
@@ -46,7 +46,7 @@ class RandomSample(Scenario):
         fraction: float = 0.1,
         draw_seed: int = 0,
         batch_size: int = 64,
-        evaluation_batch_size: int = 256,
+        evaluation_batch_size: int | None = None,
         augmentation: Augment | None = None,
     ) -> None:
         super().__init__(dataset, batch_size, evaluation_batch_size, augmentation)

@@ -16,7 +16,7 @@ class SubClass(Scenario):
         dataset: a dataset with fine labels; None takes the embedded digits, which have none.
         forget: fine-class name, index, or a list of them.
         batch_size: rows of a global training batch.
-        evaluation_batch_size: rows of a global evaluation batch.
+        evaluation_batch_size: rows of a global evaluation batch; None takes 64 on a CPU and 256 elsewhere.
         augmentation: training augmentation; None takes the dataset's.
 
     Raises:
@@ -33,7 +33,7 @@ class SubClass(Scenario):
         dataset: ImageDataset | None = None,
         forget: int | str | list[int | str] = 0,
         batch_size: int = 64,
-        evaluation_batch_size: int = 256,
+        evaluation_batch_size: int | None = None,
         augmentation: Augment | None = None,
     ) -> None:
         super().__init__(dataset, batch_size, evaluation_batch_size, augmentation)

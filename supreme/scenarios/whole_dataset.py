@@ -14,7 +14,7 @@ class WholeDataset(Scenario):
     Args:
         dataset: where the images come from; None takes the embedded digits.
         batch_size: rows of a global training batch.
-        evaluation_batch_size: rows of a global evaluation batch.
+        evaluation_batch_size: rows of a global evaluation batch; None takes 64 on a CPU and 256 elsewhere.
         augmentation: training augmentation; None takes the dataset's.
 
     Example:

@@ -55,7 +55,8 @@ def batch_of(dataset, rows, augment=False, epoch=0):
 
 def inside(scenario, module):
     """The scenario, as if a Trainer fitted the module with it."""
-    scenario.trainer = SimpleNamespace(lightning_module=module, global_rank=0, world_size=1)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    scenario.trainer = SimpleNamespace(lightning_module=module, global_rank=0, world_size=1, strategy=strategy)
     return scenario
 
 
@@ -120,3 +121,15 @@ def test_loaders_follow_the_module():
     method.parts = PARTS
     assert list(scenario.test_dataloader().parts) == list(PARTS)
     assert list(scenario.val_dataloader().parts) == ["retain_test", "forget_test"]
+
+
+def test_rows_of_an_evaluation_batch():
+    scenario = FullClass(Digits(), 3)
+    longest = max(len(batch.index) for batch in scenario.evaluation_loader(PARTS))
+    assert longest == scenario.evaluation_rows() == 64
+    scenario.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    assert scenario.evaluation_rows() == 256
+    assert FullClass(Digits(), 3, evaluation_batch_size=7).evaluation_rows() == 7
+    for sizes in ({"evaluation_batch_size": 0}, {"batch_size": 0}):
+        with pytest.raises(ConfigError, match="batch sizes >= 1"):
+            FullClass(Digits(), 3, **sizes)
