@@ -7,7 +7,7 @@ goes through the functions below and never sees the difference.
 
 import importlib
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 Layout = Literal["whole", "dtensor", "master", "flat"]
+SomeSGD = TypeVar("SomeSGD", bound=torch.optim.SGD)
 
 
 def world_size() -> int:
@@ -59,12 +60,16 @@ def pieces(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def sgd(
-    parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
-) -> torch.optim.SGD:
-    """SGD in one kernel, where torch has one: not for the parameters of FSDP2."""
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    kind: type[SomeSGD] = torch.optim.SGD,  # type: ignore[assignment]
+) -> SomeSGD:
+    """SGD, or a kind of it, in one kernel where torch has one: not for the parameters of FSDP2."""
     found = list(parameters)
     fused = True if all(layout(parameter) != "dtensor" for parameter in found) else None
-    return torch.optim.SGD(found, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
+    return kind(found, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
 
 
 def is_split(parameter: Tensor) -> bool:

@@ -68,6 +68,14 @@ def test_sgd_in_one_kernel_is_sgd(dtype):
     assert not torch.equal(ours, start)
 
 
+def test_a_quiet_trainer_profiles_nothing_unless_asked(tiny, fit):
+    assert type(quiet_trainer("cpu").profiler).__name__ == "Unprofiled"
+    trainer = quiet_trainer("cpu", max_epochs=1, profiler="simple")
+    with hushed():
+        trainer.fit(FineTune(tiny.network(), epochs=1), datamodule=tiny.scenario())
+    assert "run_training_batch" in trainer.profiler.recorded_durations
+
+
 def test_one_process_is_a_group_of_one():
     assert (distributed.world_size(), distributed.rank()) == (1, 0)
     assert distributed.all_sum(torch.tensor(2.0)).item() == 2.0

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, ClassVar, Literal
@@ -146,6 +146,9 @@ class _Watch(Profiler):
         super().__init__()
         self.inner = inner
         self.listeners: list[Procedure] = []
+
+    def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
+        return self.inner.profile(action_name) if _event(action_name) is None else super().profile(action_name)
 
     def start(self, action_name: str) -> None:
         self.inner.start(action_name)

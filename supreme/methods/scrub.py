@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from supreme.batch import Batch, ForgetRequest, Phase
-from supreme.distributed import Frozen, add_to_gradient, local_piece, local_weight, loss_scale, pieces, whole_norm
+from supreme.distributed import Frozen, add_to_gradient, local_piece, local_weight, loss_scale, pieces, sgd, whole_norm
 from supreme.errors import ConfigError
 from supreme.functional.classification import cross_entropy
 from supreme.functional.scrub import scrub_forget, scrub_retain
@@ -194,7 +194,7 @@ class SCRUB(UnlearningMethod):
         """Adam or SGD, one for both kinds of pass."""
         weights, weight_decay = self.model.parameters(), self.weight_decay
         if self.optimizer_name == "sgd":
-            self._optimizer = RestingSGD(weights, lr=self.lr, momentum=self.momentum, weight_decay=weight_decay)
+            self._optimizer = sgd(weights, self.lr, self.momentum, weight_decay, RestingSGD)
         else:
             self._optimizer = RestingAdam(weights, lr=self.lr, weight_decay=weight_decay, fused=True)
         return self._optimizer

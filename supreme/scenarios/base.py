@@ -5,7 +5,6 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +24,6 @@ from supreme.transforms.preprocess import Preprocess
 
 TRAINING = Phase("full", augment=True)
 _SERVING = ("train_dataloader", "on_after_batch_transfer", "_phase_loader", "_transform", "_source")
-_preprocess = lru_cache(maxsize=16)(Preprocess)
 
 
 class Scenario(LightningDataModule, ABC):
@@ -61,6 +59,7 @@ class Scenario(LightningDataModule, ABC):
         self.dataset = Digits() if dataset is None else dataset
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self._augmentation = augmentation
+        self._made: tuple[dict[str, Any] | None, Preprocess] | None = None
         self._masks: tuple[Tensor, Tensor] | None = None  # of D and D', true where a sample is to be forgotten
 
     @abstractmethod
@@ -226,8 +225,7 @@ class Scenario(LightningDataModule, ABC):
         return PhaseLoader(self._source("retain_train"), forget, phases, self.batch_size, seed, self._place(), shuffle)
 
     def _transform(self, batch: Batch | EvaluationBatch, seed: int, input_spec: dict[str, Any] | None) -> Tensor:
-        own = {"mean": self.dataset.mean, "std": self.dataset.std, "size": self.dataset.input_size}
-        preprocess = _preprocess(**{name: _tuple(value) for name, value in {**own, **(input_spec or {})}.items()})
+        preprocess = self._preprocess(input_spec)
         if not (isinstance(batch, Batch) and batch.step.augment):
             return preprocess(batch.image)
         augment = self.augmentation
@@ -237,6 +235,13 @@ class Scenario(LightningDataModule, ABC):
         constants = preprocess.mean, preprocess.std  # the crop makes the size, not a resize before it
         cropped = augment(Preprocess(*constants).scale(batch.image), *draw)
         return Preprocess(*constants, preprocess.size)(cropped)
+
+    def _preprocess(self, input_spec: dict[str, Any] | None) -> Preprocess:
+        """What makes the network's input of stored images; made anew where the network asks for something else."""
+        if self._made is None or self._made[0] != input_spec:
+            own = {"mean": self.dataset.mean, "std": self.dataset.std, "size": self.dataset.input_size}
+            self._made = input_spec, Preprocess(**{**own, **(input_spec or {})})
+        return self._made[1]
 
     def _source(self, part: str) -> Source:
         images = self.dataset.train if part.endswith("train") else self.dataset.test
@@ -259,7 +264,3 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=device.type == "cuda")
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
