@@ -107,7 +107,8 @@ def test_a_dry_run_lists_and_writes_nothing(plan, supreme, inside):
     assert "shared   train ResNet18 on Digits, seed 5: 2 runs" in result.out
     rows = [" ".join(line.split()) for line in result.out.splitlines()]
     assert "unlearn 4 0 4 0 unknown" in rows
-    assert any(row.startswith("in all 11 0 11 1 unknown with") for row in rows)
+    assert "importances 1 0 1 1 unknown" in rows  # of D, for both requests
+    assert any(row.startswith("in all 12 0 12 2 unknown with") for row in rows), rows
     assert "The time is not known" in result.out
     assert "2 runs, 0 of them done already; results go to runs/small" in result.out
     assert sorted(inside.rglob("*")) == before
