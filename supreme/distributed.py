@@ -182,9 +182,14 @@ class DistributedModule(LightningModule):
         """Move the frozen models to the device and, where the precision converted the network, to its type.
 
         Raises:
-            ConfigError: under Lightning's first FSDP.
+            ConfigError: under Lightning's first FSDP, and where several processes form no group of torch.distributed.
         """
         check_strategy(self.trainer.strategy)
+        if self.trainer.world_size > 1 and world_size() == 1:  # each would take its share of the data for all of them
+            raise ConfigError(
+                f"Expected processes that form a group of torch.distributed, but the {self.trainer.world_size} of "
+                f"{type(self.trainer.strategy).__name__} do not; use one core, or GPUs or CPUs."
+            )
         for frozen in self._frozen():
             frozen.model = self.trainer.precision_plugin.convert_module(frozen.model)
             ours, theirs = (_float_type(network) for network in (self.model, frozen.model))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import FSDPStrategy, XLAStrategy
 from torch import nn
 
 from supreme import distributed, strategies
@@ -153,3 +153,11 @@ def test_hushed_blocks_leave_no_trace():
         raise KeyError
     assert logger.level == level
     assert warnings.filters == filters
+
+
+def test_several_processes_without_a_group_are_refused():
+    """As on several TPU cores, whose processes this package could not sum over."""
+    method = FineTune(nn.Linear(2, 2))
+    method.trainer = SimpleNamespace(strategy=XLAStrategy.__new__(XLAStrategy), world_size=8)
+    with pytest.raises(ConfigError, match="the 8 of XLAStrategy do not"):
+        method.place_frozen()
