@@ -16,6 +16,16 @@ from supreme.__main__ import main
 ROOT = Path(__file__).parents[2]
 QUIET = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
 SMALL = ("--network.width=8", "--training.epochs=1")
+PLAN = {
+    "name": "small",
+    "datasets": ["Digits"],
+    "models": [{"class_path": "ResNet18", "init_args": {"width": 8}}],
+    "training": {"epochs": 1, "lr": 0.01},
+    "scenarios": [{"class_path": "FullClass", "targets": [3]}],
+    "methods": ["SSD"],
+    "seeds": [5],
+    "trainer": {"accelerator": "cpu"},
+}
 
 
 @pytest.fixture
@@ -24,6 +34,17 @@ def inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SUPREME_DATA", str(tmp_path / "data"))
     return tmp_path
+
+
+@pytest.fixture
+def plan(inside):
+    """Writes a small plan, with changes; gives the name of its file."""
+
+    def write(**changes):
+        (inside / "small.yaml").write_text(yaml.safe_dump({**PLAN, **changes}))
+        return "small.yaml"
+
+    return write
 
 
 @pytest.fixture
@@ -122,17 +143,7 @@ def _made(factory, command, *words):
 def finished(tmp_path_factory):
     """Folder of a plan of three runs that was run, and ``plan.yaml`` beside it; not to be written to."""
     folder = tmp_path_factory.mktemp("finished")
-    plan = {
-        "name": "finished",
-        "datasets": ["Digits"],
-        "models": [{"class_path": "ResNet18", "init_args": {"width": 8}}],
-        "training": {"epochs": 1, "lr": 0.01},
-        "scenarios": [{"class_path": "FullClass", "targets": [3]}],
-        "methods": ["SSD"],
-        "seeds": [5],
-        "trainer": {"accelerator": "cpu"},
-    }
-    (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
+    (folder / "plan.yaml").write_text(yaml.safe_dump({**PLAN, "name": "finished"}))
     words = ["run", str(folder / "plan.yaml"), "--output", str(folder / "out"), "--workers=1", "--track_evaluation"]
     assert main(words) == 0
     return folder / "out"

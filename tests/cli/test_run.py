@@ -5,7 +5,6 @@ import time
 
 import pytest
 import torch
-import yaml
 
 from supreme.cli import run
 from supreme.evaluation import Outputs
@@ -13,16 +12,6 @@ from supreme.experiment.plan import load_plan
 from supreme.experiment.progress import duration
 from supreme.models.stored import load_model
 
-PLAN = {
-    "name": "small",
-    "datasets": ["Digits"],
-    "models": [{"class_path": "ResNet18", "init_args": {"width": 8}}],
-    "training": {"epochs": 1, "lr": 0.01},
-    "scenarios": [{"class_path": "FullClass", "targets": [3]}],
-    "methods": ["SSD"],
-    "seeds": [5],
-    "trainer": {"accelerator": "cpu"},
-}
 BROKEN = """
 from supreme.methods import LFSSD
 
@@ -37,15 +26,6 @@ class Broken(LFSSD):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture
-def plan(inside):
-    def write(**changes):
-        (inside / "small.yaml").write_text(yaml.safe_dump({**PLAN, **changes}))
-        return "small.yaml"
-
-    return write
 
 
 def test_a_plan_from_start_to_report(plan, results, supreme):
@@ -97,7 +77,8 @@ def test_a_failed_run_is_shown_and_counts(plan, inside, supreme, results, monkey
 
 def test_a_dry_run_lists_and_writes_nothing(plan, supreme, inside):
     name = plan(
-        methods=["SSD", "UNSIR"], scenarios=[*PLAN["scenarios"], {"class_path": "RandomSample", "targets": [0.1]}]
+        methods=["SSD", "UNSIR"],
+        scenarios=[{"class_path": "FullClass", "targets": [3]}, {"class_path": "RandomSample", "targets": [0.1]}],
     )
     before = sorted(inside.rglob("*"))
     result = supreme("run", name, "--dry_run", "--only=method=SSD")

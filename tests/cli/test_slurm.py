@@ -5,30 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from supreme.cli import slurm
 from supreme.experiment.slurm import SlurmSettings, Submission
-
-PLAN = {
-    "name": "small",
-    "datasets": ["Digits"],
-    "models": [{"class_path": "ResNet18", "init_args": {"width": 8}}],
-    "training": {"epochs": 1, "lr": 0.01},
-    "scenarios": [{"class_path": "FullClass", "targets": [3]}],
-    "methods": ["SSD"],
-    "seeds": [5],
-    "trainer": {"accelerator": "cpu"},
-}
-
-
-@pytest.fixture
-def plan(inside):
-    def write(**changes):
-        (inside / "small.yaml").write_text(yaml.safe_dump({**PLAN, **changes}))
-        return "small.yaml"
-
-    return write
 
 
 def test_options_reach_the_tasks(plan, supreme, monkeypatch):
