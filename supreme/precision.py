@@ -24,6 +24,7 @@ KINDS: Mapping[Kind, tuple[str, ...]] = {
     "quantised": ("nf4", "nf4-dq", "fp4", "fp4-dq", "int8"),
 }
 PRECISIONS = tuple(name for names in KINDS.values() for name in names)
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 TRAINS: tuple[Kind, ...] = ("float", "fp8", "int8-training")
 _ALIASES = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 _REASONS: Mapping[Kind, str] = {
@@ -76,6 +77,22 @@ def kind_of(precision: Any) -> Kind:
     """
     name = _ALIASES.get(str(precision), str(precision))
     return next((kind for kind, names in KINDS.items() if name in names), "float")
+
+
+def refuse_first_fsdp(strategy: Any) -> None:
+    """Refuse Lightning's first FSDP by name.
+
+    Args:
+        strategy: as given; anything but a name passes.
+
+    Raises:
+        ConfigError: for ``"fsdp1"`` and the like.
+
+    Example:
+        >>> refuse_first_fsdp("fsdp")
+    """
+    if isinstance(strategy, str) and (strategy.startswith("fsdp_") or strategy == "fsdp1"):
+        raise ConfigError('Expected FSDP2 in place of Lightning\'s FSDPStrategy; use strategy "fsdp".')
 
 
 def check_use(user: str, kinds: Iterable[str], precision: Any) -> None:

@@ -17,9 +17,8 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
 from supreme.errors import ConfigError
-from supreme.precision import trainer_precision
+from supreme.precision import MATMUL_PRECISIONS, refuse_first_fsdp, trainer_precision
 
-MATMUL_PRECISIONS = ("highest", "high", "medium")
 _ZERO = {f"deepspeed_stage_{stage}": stage for stage in (1, 2, 3)} | {"deepspeed": 2}
 _OWN_PROCESSES = ("spawn", "fork", "notebook", "single", "xla")  # strategies that start processes in their own way
 
@@ -120,9 +119,7 @@ def check_strategy(strategy: Strategy | str | None) -> None:
     Raises:
         ConfigError: if it is that.
     """
-    named = isinstance(strategy, str) and (strategy.startswith("fsdp_") or strategy == "fsdp1")
-    if named or isinstance(strategy, FSDPStrategy):
-        raise ConfigError('Expected FSDP2 in place of Lightning\'s FSDPStrategy; use strategy "fsdp".')
+    refuse_first_fsdp("fsdp1" if isinstance(strategy, FSDPStrategy) else strategy)
 
 
 def evaluation_strategy(strategy: str | Strategy) -> str | Strategy:

@@ -13,13 +13,9 @@ timed as a process, the tables of ``supreme report`` from reading the records to
 is given beside wall-clock, which on a machine with other work says more about that work.
 """
 
-import argparse
-import csv
 import io
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,9 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from measure import ROOT, begin, conditions, finish, parser, row
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
 TINY = {
     "name": "overhead",
     "datasets": ["Digits"],
@@ -202,37 +197,18 @@ def timed(action: Callable[[], None], repeats: int) -> tuple[list[float], list[f
 # --- results
 
 
-def conditions() -> dict[str, str]:
-    """Hardware and versions, as plain texts."""
-    from supreme.callbacks.environment import hardware, versions
-
-    machine, have = hardware(), versions()
-    return {
-        "hardware": f"{machine['cpu']}, {machine['cores']} cores",
-        "system": platform.platform(),
-        "precision": "32-true",
-        "load": f"{os.getloadavg()[0]:.1f}",
-        **{name: have[name] for name in ("supreme", "python", "torch", "lightning")},
-    }
-
-
-def result_file(about: dict[str, str]) -> Path:
-    """Named by hardware, precision and torch version."""
-    words = "_".join([about["hardware"].replace(",", ""), about["precision"], "torch", about["torch"]])
-    return RESULTS / f"overhead_{words.replace(' ', '-').replace('(', '').replace(')', '').replace('/', '-')}.csv"
+BARS = {"overhead_per_run": "<= 0.5", "status": "<= 5", "report_tables": "<= 5"}
 
 
 def main() -> None:
     """Measure, print and write."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = parser(__doc__, repeats=3)
     options.add_argument("--part", choices=["all", "runs", "records"], default="all")
     options.add_argument("--runs", type=int, default=200)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--records", type=int, default=10_000)
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--output", type=Path, help="CSV file; the default is one in benchmarks/results")
-    given = options.parse_args()
-    about, found = conditions(), dict[tuple[str, int, str], list[float]]()
+    given, found = begin(options), dict[tuple[str, int, str], list[float]]()
+    about = conditions()
     if given.part in ("all", "runs"):
         for _ in range(given.repeats):
             for name, value, unit in measure_runs(given.runs, given.workers):
@@ -240,22 +216,11 @@ def main() -> None:
     if given.part in ("all", "records"):
         for name, values, unit in measure_records(given.records, given.repeats):
             found[name, given.records, unit] = values
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
-    rows = []
-    for (name, n, unit), values in found.items():
-        middle = statistics.median(values)
-        print(f"{name:30} n = {n:6}  median {middle:8.3f} {unit} of {[round(value, 3) for value in values]}")
-        rows.append(
-            {"quantity": name, "n": n, "median": middle, "unit": unit, "repeats": len(values)}
-            | {"all": " ".join(f"{value:.4f}" for value in values), "workers": given.workers, **about}
-        )
-    path = given.output or result_file(about)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-    print(f"Written to {path}")
+    rows = [
+        row(name, n, values, unit, BARS.get(name, ""), workers=given.workers)
+        for (name, n, unit), values in found.items()
+    ]
+    finish("overhead", rows, given, about)
 
 
 if __name__ == "__main__":

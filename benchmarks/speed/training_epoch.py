@@ -25,6 +25,7 @@ from supreme.datasets.base import ImageDataset
 from supreme.distributed import hushed, quiet_trainer
 from supreme.models import ResNet18
 from supreme.scenarios import WholeDataset
+from supreme.scenarios.base import image_layout
 from supreme.seeding import generator, isolated
 from supreme.transforms.preprocess import Preprocess
 
@@ -70,6 +71,7 @@ def compare(name: str, network: nn.Module, dataset: ImageDataset, batch_size: in
     """Both sides in turns."""
     device = "cuda" if given.accelerator == "gpu" else "cpu"
     images = Preprocess(dataset.mean, dataset.std)(dataset.train.images).to(device)
+    images = images.contiguous(memory_format=image_layout(network, images.device))
     targets = dataset.train.targets.to(device)
     last: dict[str, nn.Module] = {}
 

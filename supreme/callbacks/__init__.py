@@ -1,10 +1,11 @@
-"""Callbacks: what a fit costs (time, memory, utilisation), how its loss falls, which samples it used, what ran."""
+"""Callbacks: what a fit costs (time, memory, utilisation), how its loss falls, its samples, what ran; compiling."""
 
 from supreme.components import lazy
 
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
+        "Compile": "compile",
         "ElapsedTime": "time",
         "ExportSplits": "export_splits",
         "LossCurve": "loss_curve",

@@ -192,7 +192,9 @@ class SupremeCLI(LightningCLI):
         folder = RUNS / command
         if command == "unlearn":
             folder = Path(config["output"]) / config["method"]["class_path"].rpartition(".")[2]
-        return super().instantiate_trainer(**trainer_arguments(given, folder, command), **kwargs)
+        return super().instantiate_trainer(
+            **trainer_arguments(given, folder, command, config.get("compile", False)), **kwargs
+        )
 
     # --- afterwards
 
@@ -247,6 +249,8 @@ def _stock_arguments(parser: LightningArgumentParser, command: str) -> None:
     parser.link_arguments("seed_everything", "model.init_args.seed")
     parser.link_arguments("network", "model.init_args.network", compute_fn=_specification)
     parser.set_defaults({"trainer.enable_model_summary": False, "trainer.max_epochs": 20 if command == "fit" else None})
+    if command == "fit":
+        _compile_argument(parser)
 
 
 def _unlearn_arguments(parser: LightningArgumentParser, _command: str) -> None:
@@ -264,10 +268,16 @@ def _unlearn_arguments(parser: LightningArgumentParser, _command: str) -> None:
     )
     parser.set_defaults({"model": {"class_path": CLASSIFIER, "init_args": {"recipe": RECIPE}}})
     parser.add_class_arguments(Training, "training", instantiate=False)
+    _compile_argument(parser)
     parser.add_argument("--output", type=str, default=str(RUNS / "unlearn"), help="Folder of M_u and of a trained M_o.")
     quick = {"max_epochs": 1, "devices": 1, "enable_checkpointing": False, "enable_model_summary": False}
     parser.set_defaults({f"trainer.{name}": value for name, value in quick.items()})
     parser.set_defaults({"data": {"class_path": "supreme.scenarios.full_class.FullClass"}})
+
+
+def _compile_argument(parser: LightningArgumentParser) -> None:
+    what = "torch.compile the network: true, false, or auto (long fits on one CUDA device)"
+    parser.add_argument("--compile", type=bool | Literal["auto"], default="auto", help=what)
 
 
 def _evaluate_arguments(parser: LightningArgumentParser, _command: str) -> None:

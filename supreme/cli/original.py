@@ -171,6 +171,8 @@ def _stage(
     accelerator = trainer["accelerator"] if isinstance(trainer["accelerator"], str) else "auto"
     settings = {"accelerator": accelerator, "devices": 1, "strategy": "auto", "precision": "32-true"}
     settings |= {name: str(trainer[name]) for name in ("precision", "matmul_precision") if trainer.get(name)}
+    if trainer.get("compile", "auto") != "auto":
+        settings["compile"] = trainer["compile"]
     chains = Chains(
         shared={
             "training": recipe,

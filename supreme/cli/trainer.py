@@ -12,7 +12,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import StrategyRegistry
 
-from supreme.callbacks import ElapsedTime, ExportSplits, PeakMemory, RunRecord, Utilisation
+from supreme.callbacks import Compile, ElapsedTime, ExportSplits, PeakMemory, RunRecord, Utilisation
 from supreme.distributed import evaluation_strategy, resolve_strategy
 from supreme.errors import OutputError, UnknownNameError
 from supreme.evaluation import Evaluation
@@ -72,13 +72,14 @@ def is_trial(trainer: Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
-def trainer_arguments(given: Any, folder: Path, command: str) -> dict[str, Any]:
+def trainer_arguments(given: Any, folder: Path, command: str, compiled: Any = False) -> dict[str, Any]:
     """What replaces the Trainer arguments of a command line.
 
     Args:
         given: the Trainer arguments as given.
         folder: where results go unless ``default_root_dir`` says otherwise.
         command: the command.
+        compiled: when :class:`supreme.callbacks.Compile` is to compile the network.
 
     Raises:
         UnknownNameError: if the strategy, accelerator or precision does not exist.
@@ -103,7 +104,7 @@ def trainer_arguments(given: Any, folder: Path, command: str) -> dict[str, Any]:
         logger = given["logger"]
         if logger is None or logger is True:
             arguments["logger"] = logger = default_loggers(root)
-        arguments["callbacks"] = _callbacks(given["callbacks"], logger, root, command)
+        arguments["callbacks"] = _callbacks(given["callbacks"], logger, root, command, compiled)
     return arguments
 
 
@@ -131,14 +132,14 @@ def _check(kind: str, name: Any, known: Sequence[str]) -> None:
         raise UnknownNameError(kind, name, known)
 
 
-def _callbacks(given: Any, logger: Any, root: Path, command: str) -> list[Callback]:
-    """Those given, and those that record what a command did, unless they are among them."""
+def _callbacks(given: Any, logger: Any, root: Path, command: str, compiled: Any) -> list[Callback]:
+    """Those given, the one that compiles and those that record what a command did, unless they are among them."""
     chosen: list[Callback] = given if isinstance(given, list) else [given] if given else []
     first = logger[0] if isinstance(logger, list) and logger else logger
     folder = None if isinstance(first, TensorBoardLogger | CSVLogger) else root
     records: list[Callback] = []
     if command in ("fit", "unlearn"):
-        records = [ElapsedTime(), PeakMemory(), Utilisation(), RunRecord(folder)]
+        records = [Compile(compiled), ElapsedTime(), PeakMemory(), Utilisation(), RunRecord(folder)]
     if command == "unlearn":
         records.append(ExportSplits(folder))
     return chosen + [callback for callback in records if not any(type(c) is type(callback) for c in chosen)]

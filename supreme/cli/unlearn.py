@@ -150,7 +150,8 @@ class Unlearning:
             training["augmentation"] = plain_augmentation(self.scenario)
         choice = dataset_choice(self.config["data"], dataset)
         folder = Path(self.config["output"]) / KEPT
-        trainer = {**self.config["trainer"], "matmul_precision": self.config["matmul_precision"]}
+        ours = {name: self.config[name] for name in ("matmul_precision", "compile")}
+        trainer = {**self.config["trainer"], **ours}
         return kept_original(folder, dataset, choice, network, training, trainer)
 
     def _accuracies(self, network: nn.Module) -> dict[str, float]:

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import nn
 
 from supreme.batch import PARTS
-from supreme.callbacks import ElapsedTime, LossCurve, MetricCosts, PeakMemory, Utilisation, git_commit
+from supreme.callbacks import Compile, ElapsedTime, LossCurve, MetricCosts, PeakMemory, Utilisation, git_commit
 from supreme.classifier import ImageClassifier, Recipe
 from supreme.components import load
 from supreme.datasets.base import ImageDataset
@@ -49,6 +49,7 @@ from supreme.transforms.augment import Augment
 SomeScenario = TypeVar("SomeScenario", bound=Scenario)
 OUTPUTS, TEACHER_OUTPUTS, TRACKED = "outputs.safetensors", "incompetent.safetensors", "evaluation_costs"
 CURVE = "loss_curve"
+_OURS = ("matmul_precision", "compile", "resident")  # settings that are not the Trainer's
 
 
 def execute(stage: Stage, store: Store) -> None:
@@ -68,7 +69,7 @@ def execute(stage: Stage, store: Store) -> None:
 def _train(stage: Stage, store: Store) -> None:
     """M_o."""
     recipe, epochs, batch_size = _training(stage)
-    data = _augmented(WholeDataset(_dataset(stage), batch_size), stage)
+    data = _settled(WholeDataset(_dataset(stage), batch_size), stage)
     spec = NetworkSpec(**stage.config["network"])
     classifier = ImageClassifier(spec, recipe, stage.config["seed"])
     best = _best(stage, data, 1)
@@ -97,7 +98,8 @@ def _importances(stage: Stage, store: Store) -> None:
 def _unlearn(stage: Stage, store: Store) -> None:
     """M_r or M_u."""
     scenario = _scenario(stage)
-    chosen, arguments, seed = _method_class(stage), _arguments(stage, "method"), stage.config["seed"]
+    chosen: type[UnlearningMethod] = load(stage.config["method"]["class_path"])
+    arguments, seed = _arguments(stage, "method"), stage.config["seed"]
     later, shared = _later(stage, chosen), shared_stage(stage, scenario)
     best, watchers = None, list[Callback]()
     if issubclass(chosen, Retrain):
@@ -248,7 +250,8 @@ def _fit(
     **trainer: Any,
 ) -> Any:
     clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
-    _trainer(stage, callbacks=[clock, memory, load_, *watchers], **trainer).fit(module, datamodule=data)
+    compiled = Compile(stage.config["trainer"].get("compile", "auto"))
+    _trainer(stage, callbacks=[compiled, clock, memory, load_, *watchers], **trainer).fit(module, datamodule=data)
     resources = {
         "time_s": clock.time_s,
         "peak_memory_bytes": float(memory.peak_memory_bytes),
@@ -285,7 +288,7 @@ def _commit(stage: Stage, store: Store, writer: Writer) -> None:
 
 
 def _trainer(stage: Stage, **arguments: Any) -> Any:
-    config = {name: value for name, value in stage.config["trainer"].items() if name != "matmul_precision"}
+    config = {name: value for name, value in stage.config["trainer"].items() if name not in _OURS}
     return quiet_trainer(**{**config, **arguments})
 
 
@@ -314,11 +317,12 @@ def _scenario(stage: Stage) -> Scenario:
     if "batch_size" in stage.config.get("evaluation", {}):
         arguments["evaluation_batch_size"] = stage.config["evaluation"]["batch_size"]
     scenario: Scenario = chosen(_dataset(stage), **{**arguments, **_arguments(stage, "scenario")})
-    return _augmented(scenario, stage)
+    return _settled(scenario, stage)
 
 
-def _augmented(data: SomeScenario, stage: Stage) -> SomeScenario:
-    """The same with the training augmentation of the plan, where it names one: M_r is trained as M_o is."""
+def _settled(data: SomeScenario, stage: Stage) -> SomeScenario:
+    """The same with what the plan says for all data: where images lie, and the augmentation of M_o and M_r."""
+    data.resident = data.resident or stage.config["trainer"].get("resident", False)
     augmentation = stage.config["training"].get("augmentation")
     if augmentation is not None:
         data.augmentation = Augment(**augmentation)
@@ -352,11 +356,6 @@ def _open(class_path: str, arguments: str, fingerprint: str | None, held_out: fl
     rest = HeldOut(dataset, held_out)
     rest.prepare()
     return rest
-
-
-def _method_class(stage: Stage) -> type[UnlearningMethod]:
-    chosen: type[UnlearningMethod] = load(stage.config["method"]["class_path"])
-    return chosen
 
 
 def _later(stage: Stage, chosen: type[UnlearningMethod]) -> bool:

@@ -5,16 +5,16 @@ from typing import Any
 
 from supreme.errors import ConfigError, UnknownNameError
 from supreme.experiment.plan_file import mapping
-from supreme.precision import TRAINS, check_strategy, check_use, named
+from supreme.precision import MATMUL_PRECISIONS, TRAINS, check_strategy, check_use, named, refuse_first_fsdp
 
 TRAINER: Mapping[str, Any] = {"accelerator": "auto", "devices": 1, "strategy": "auto", "precision": "32-true"}
-KEYS = (*TRAINER, "num_nodes", "deterministic", "benchmark", "matmul_precision")
+KEYS = (*TRAINER, "num_nodes", "deterministic", "benchmark", "matmul_precision", "compile", "resident")
 STRATEGIES = (
     *("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp", "deepspeed"),
     *("deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3"),
     *("deepspeed_stage_2_offload", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme"),
 )
-MATMUL_PRECISIONS = ("highest", "high", "medium")
+COMPILE = (True, False, "auto")
 
 
 def trainer_settings(value: Any) -> dict[str, Any]:
@@ -32,12 +32,14 @@ def trainer_settings(value: Any) -> dict[str, Any]:
     """
     settings = {**TRAINER, **mapping(value, "trainer", KEYS)}
     strategy, multiplied = settings["strategy"], settings.get("matmul_precision")
-    if str(strategy).startswith("fsdp_") or strategy == "fsdp1":
-        raise ConfigError('Expected FSDP2 in place of Lightning\'s FSDPStrategy; use strategy "fsdp".')
+    refuse_first_fsdp(strategy)
     if strategy not in STRATEGIES:
         raise UnknownNameError("strategy of a plan:", str(strategy), STRATEGIES)
     if multiplied not in (None, *MATMUL_PRECISIONS):
         raise UnknownNameError("matmul_precision", str(multiplied), MATMUL_PRECISIONS)
+    if settings.get("compile", "auto") not in COMPILE or settings.get("resident", False) not in (True, False):
+        found = {name: settings[name] for name in ("compile", "resident") if name in settings}
+        raise ConfigError(f"Expected compile to be true, false or auto and resident to be true or false, got {found}.")
     return {**settings, "precision": _precision(settings["precision"], strategy)}
 
 

@@ -36,6 +36,7 @@ class ResNet18(nn.Module):
 
     paper: ClassVar[str] = "He et al. 2016, arXiv:1512.03385"
     needs: ClassVar[tuple[str, ...]] = ()
+    channels_last: ClassVar[bool] = True
 
     def __init__(self, num_classes: int = 10, width: int = 64, image_size: int | None = None) -> None:
         super().__init__()

@@ -31,8 +31,8 @@ def build_torchvision(factory: Callable[..., Any], num_classes: int, arguments: 
         arguments: its arguments; ``weights`` as text, for example ``"DEFAULT"``.
 
     Returns:
-        The network, with ``input_spec`` where the size is fixed or the weights ask for one, and with ``architecture``
-        where it has pretrained weights.
+        The network, with ``input_spec`` where the size is fixed or the weights ask for one, with ``architecture``
+        where it has pretrained weights, and with ``channels_last`` True where convolutions do most of the work.
 
     Raises:
         UnknownNameError: if there are no such weights.
@@ -42,16 +42,22 @@ def build_torchvision(factory: Callable[..., Any], num_classes: int, arguments: 
     given = {**arguments, **_SET.get(factory.__name__, {})}
     text = given.pop("weights", None)
     if text is None:
-        network = factory(num_classes=num_classes, **given)
+        network = _marked(factory(num_classes=num_classes, **given))
         size = _fixed_size(network, factory, given)
         if size is not None:
             vars(network).update(input_spec={"size": size})
         return network
     weights = _weights(factory, str(text))
-    network = _with_new_head(factory, num_classes, weights, given)
+    network = _marked(_with_new_head(factory, num_classes, weights, given))
     found = weights.transforms()
     input_spec = {"size": _sides(found.crop_size), "mean": list(found.mean), "std": list(found.std)}
     vars(network).update(input_spec=input_spec, architecture={"weights": None, **_implied(factory)})
+    return network
+
+
+def _marked(network: nn.Module) -> nn.Module:
+    convolutional = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    vars(network).update(channels_last=convolutional)
     return network
 
 

@@ -17,7 +17,7 @@ from supreme.datasets.base import ImageDataset, Images
 from supreme.datasets.digits import Digits
 from supreme.errors import ConfigError, DataError, OutputError
 from supreme.scenarios.loader import EvaluationLoader, PhaseLoader, Place
-from supreme.scenarios.source import MemorySource, Source
+from supreme.scenarios.source import MemorySource, Source, resident
 from supreme.seeding import derive
 from supreme.transforms.augment import Augment
 from supreme.transforms.preprocess import Preprocess
@@ -37,6 +37,8 @@ class Scenario(LightningDataModule, ABC):
         batch_size: rows of a global training batch, at least 1; methods may name their own.
         evaluation_batch_size: rows of a global evaluation batch, at least 1; None takes 64 on a CPU and 256 elsewhere.
         augmentation: training augmentation; None takes the dataset's.
+        resident: keep the images on the CUDA device where they fit into half of its free memory, so that no batch is
+            copied; they count in the peak memory then.
 
     Raises:
         ConfigError: if a batch size is below 1.
@@ -52,13 +54,14 @@ class Scenario(LightningDataModule, ABC):
         batch_size: int = 64,
         evaluation_batch_size: int | None = None,
         augmentation: Augment | None = None,
+        resident: bool = False,
     ) -> None:
         super().__init__()
         if min(batch_size, 1 if evaluation_batch_size is None else evaluation_batch_size) < 1:
             raise ConfigError(f"Expected batch sizes >= 1, got {batch_size} and {evaluation_batch_size}.")
         self.dataset = Digits() if dataset is None else dataset
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
-        self._augmentation = augmentation
+        self._augmentation, self.resident = augmentation, resident
         self._made: tuple[dict[str, Any] | None, Preprocess] | None = None
         self._masks: tuple[Tensor, Tensor] | None = None  # of D and D', true where a sample is to be forgotten
 
@@ -211,11 +214,13 @@ class Scenario(LightningDataModule, ABC):
         return batch._replace(**tensors)
 
     def on_after_batch_transfer(self, batch: Batch | EvaluationBatch, dataloader_idx: int) -> Batch | EvaluationBatch:
-        """Scale, augment and normalise on the device, in the network's precision."""
+        """Scale, augment and normalise on the device, in the network's precision and in the layout that it likes."""
         module = self._module()
         image = self._transform(batch, int(getattr(module, "seed", 0)), getattr(module, "input_spec", None))
         reference = next((p for p in module.parameters() if p.is_floating_point()), None)
-        return batch._replace(image=image if reference is None else image.to(reference.dtype))
+        if reference is not None:
+            image = image.to(reference.dtype, memory_format=image_layout(getattr(module, "model", None), image.device))
+        return batch._replace(image=image)
 
     def _phase_loader(self, shuffle: bool) -> PhaseLoader:
         module = self._module()
@@ -244,7 +249,10 @@ class Scenario(LightningDataModule, ABC):
         return self._made[1]
 
     def _source(self, part: str) -> Source:
-        images = self.dataset.train if part.endswith("train") else self.dataset.test
+        train = part.endswith("train")
+        images = self.dataset.train if train else self.dataset.test
+        if self.resident and self.trainer is not None:
+            images = resident(self.dataset, train, self.trainer.strategy.root_device)
         return MemorySource(images.images, images.targets, images.subtargets)
 
     def _train_size(self) -> int:
@@ -257,6 +265,19 @@ class Scenario(LightningDataModule, ABC):
 
     def _place(self) -> Place:
         return Place() if self.trainer is None else Place(self.trainer.global_rank, self.trainer.world_size)
+
+
+def image_layout(network: Any, device: torch.device) -> torch.memory_format:
+    """How a batch of images lies in memory: channels last on CPUs and CUDA for networks that say so.
+
+    What such a network computes from it stays channels last; weights keep their layout, which shards share.
+
+    Args:
+        network: one with the attribute ``channels_last`` True wants it; without the attribute it does not.
+        device: of the images.
+    """
+    wished = getattr(network, "channels_last", False) and device.type in ("cpu", "cuda")
+    return torch.channels_last if wished else torch.preserve_format
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -26,6 +26,7 @@ class RandomSample(Scenario):
         batch_size: rows of a global training batch.
         evaluation_batch_size: rows of a global evaluation batch; None takes 64 on a CPU and 256 elsewhere.
         augmentation: training augmentation; None takes the dataset's.
+        resident: keep the images on the CUDA device where they fit.
 
     Raises:
         ConfigError: if the fraction is not inside (0, 1).
@@ -48,8 +49,9 @@ class RandomSample(Scenario):
         batch_size: int = 64,
         evaluation_batch_size: int | None = None,
         augmentation: Augment | None = None,
+        resident: bool = False,
     ) -> None:
-        super().__init__(dataset, batch_size, evaluation_batch_size, augmentation)
+        super().__init__(dataset, batch_size, evaluation_batch_size, augmentation, resident)
         if not 0 < fraction < 1:
             raise ConfigError(
                 f"Expected a forget fraction inside (0, 1), got {fraction}; 0.05 forgets 5 % of the training samples."

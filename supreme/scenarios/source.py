@@ -1,14 +1,18 @@
 """Where a loader's images come from: tensors in memory, or any torch Dataset."""
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from supreme.datasets.base import ImageDataset, Images
 from supreme.errors import DataError
+
+_resident: WeakKeyDictionary[ImageDataset, dict[tuple[bool, torch.device], Tensor]] = WeakKeyDictionary()
 
 
 class Source(Protocol):
@@ -22,10 +26,10 @@ class Source(Protocol):
 
 
 class MemorySource:
-    """Images in one tensor; a batch is one gather.
+    """Images in one tensor; a batch is one gather, on the device where they lie.
 
     Args:
-        images: uint8 or float (N, C, H, W), in memory or memory-mapped.
+        images: uint8 or float (N, C, H, W), in memory, memory-mapped or on a device.
         targets: int64 (N,).
         subtargets: int64 (N,) or None.
     """
@@ -33,8 +37,11 @@ class MemorySource:
     def __init__(self, images: Tensor, targets: Tensor, subtargets: Tensor | None = None) -> None:
         self.images, self.targets, self.subtargets = images, targets, subtargets
 
-    def stream(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """Images (n, C, H, W) of each batch of positions, in order."""
+        if self.images.device.type != "cpu" and len(batches):  # one copy of positions for all batches
+            positions = torch.cat(list(batches)).to(self.images.device)
+            batches = torch.split(positions, [len(batch) for batch in batches])
         return (self.images[batch] for batch in batches)
 
 
@@ -99,6 +106,24 @@ class JoinedSource:
                     )
                 images[owner == k] = piece
             yield images
+
+
+def resident(dataset: ImageDataset, train: bool, device: torch.device) -> Images:
+    """The images of D or D' on a device, where they take no more than half of its free memory, else as they are.
+
+    They stay there for later scenarios on the same dataset, until that is let go of.
+
+    Args:
+        dataset: whose images; labels stay on the host, where loaders make their plans.
+        train: D, else D'.
+        device: a CUDA device; on any other one nothing is moved.
+    """
+    images, kept = dataset.train if train else dataset.test, _resident.setdefault(dataset, {})
+    if device.type == "cuda" and (train, device) not in kept:
+        if images.images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+            return images
+        kept[train, device] = images.images.to(device)
+    return images._replace(images=kept.get((train, device), images.images))
 
 
 def as_source(dataset: Dataset[Any], num_workers: int = 0) -> Source:

@@ -18,6 +18,7 @@ class SubClass(Scenario):
         batch_size: rows of a global training batch.
         evaluation_batch_size: rows of a global evaluation batch; None takes 64 on a CPU and 256 elsewhere.
         augmentation: training augmentation; None takes the dataset's.
+        resident: keep the images on the CUDA device where they fit.
 
     Raises:
         DataError: if the dataset has no fine labels.
@@ -35,8 +36,9 @@ class SubClass(Scenario):
         batch_size: int = 64,
         evaluation_batch_size: int | None = None,
         augmentation: Augment | None = None,
+        resident: bool = False,
     ) -> None:
-        super().__init__(dataset, batch_size, evaluation_batch_size, augmentation)
+        super().__init__(dataset, batch_size, evaluation_batch_size, augmentation, resident)
         self.forget = list(forget) if isinstance(forget, (list, tuple)) else [forget]
 
     def forget_subclasses(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ class WholeDataset(Scenario):
         batch_size: rows of a global training batch.
         evaluation_batch_size: rows of a global evaluation batch; None takes 64 on a CPU and 256 elsewhere.
         augmentation: training augmentation; None takes the dataset's.
+        resident: keep the images on the CUDA device where they fit.
 
     Example:
         >>> len(WholeDataset().indices()["retain_train"])

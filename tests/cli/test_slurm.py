@@ -1,10 +1,14 @@
 """``supreme run --launcher slurm``: what it says and refuses; the whole of it on a cluster of this machine."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from supreme.cli import slurm
 from supreme.experiment.slurm import SlurmSettings, Submission
@@ -86,3 +90,24 @@ def test_a_plan_on_a_cluster(nodes, plan, supreme, inside, cluster):
     assert "SSD" in last.out
     train = next((inside / "runs" / "small" / "stages" / "train").iterdir())
     assert f'"num_nodes": {nodes}' in (train / "stage.json").read_text() or nodes == 1
+
+
+@pytest.mark.slow
+def test_fit_and_unlearn_under_srun(process, inside, cluster):
+    """Two tasks find each other by what SLURM tells them, and give the model of one process."""
+    words = ["--network=ResNet18", "--network.width=8", "--trainer.accelerator=cpu", "--trainer.precision=64-true"]
+    words += ["--trainer.enable_progress_bar=false", "--trainer.max_epochs=1"]
+    one = process("fit", *words, "--trainer.default_root_dir=one")
+    assert one.code == 0, one.err
+    task = ["srun", "--partition=test", "--nodes=1", "--ntasks=2", sys.executable, "-m", "supreme"]
+    several = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    here = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}  # the name of the node is made up
+    for name, command in {
+        "fitted": ["fit", *words, *several, "--trainer.default_root_dir=two"],
+        "unlearned": ["unlearn", "--method=FineTune", "--original=one/version_0", *words[2:-1], *several],
+    }.items():
+        done = subprocess.run([*task, *command], env=here, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, (name, done.stderr)
+    first, second = (load_file(inside / name / "version_0" / "model.safetensors") for name in ("one", "two"))
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-10
+    assert [path.name for path in (inside / "runs" / "unlearn").glob("*/version_*/model.safetensors")]

@@ -10,6 +10,7 @@ from supreme.errors import CheckpointError, ConfigError, UnknownNameError
 from supreme.models import NetworkSpec
 from supreme.models.build import build, reinitialise, restart, same_network
 from supreme.models.stored import load_model, save_model
+from supreme.models.torchvision_networks import build_torchvision
 
 SMALL = "mobilenet_v3_small"
 HEADS = {SMALL: "classifier.3", "squeezenet1_1": "classifier.1", "densenet121": "classifier", "resnet18": "fc"}
@@ -50,6 +51,19 @@ def test_short_and_dotted_names(name):
     assert not hasattr(network, "input_spec")
     assert same_network(NetworkSpec(name), NetworkSpec("resnet18"))
     assert not differing(reinitialise(network, 3), build(NetworkSpec(name), 5, seed=3))
+
+
+def test_convolutional_networks_say_that_they_want_channels_last():
+    """Every one that says so computes the same from such images; transformers do not say so."""
+    wishes = {}
+    for name in ("resnet18", "shufflenet_v2_x0_5", "densenet121", SMALL, "vgg11", "vit_b_32"):
+        with torch.device("meta"):
+            wishes[name] = build_torchvision(getattr(torchvision.models, name), 3, {}).channels_last
+    assert wishes == dict.fromkeys(wishes, True) | {"vgg11": False, "vit_b_32": False}
+    for name in ("shufflenet_v2_x0_5", SMALL):
+        network, images = build(NetworkSpec(name), 3, seed=0).double().eval(), torch.randn(2, 3, 48, 48).double()
+        other = network(images.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(other, network(images), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("name", "pixels"), [("vgg11", 32), ("vgg11_bn", 32), ("convnext_tiny", 32), (SMALL, 8)])

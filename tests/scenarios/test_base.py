@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from supreme.batch import PARTS, Batch, EvaluationBatch, Step
@@ -13,6 +14,8 @@ from supreme.datasets import Digits
 from supreme.errors import ConfigError, OutputError
 from supreme.methods import FineTune
 from supreme.scenarios import FullClass, RandomSample, SubClass, WholeDataset
+from supreme.scenarios.base import image_layout
+from supreme.scenarios.source import resident
 from supreme.transforms import Augment
 
 
@@ -133,3 +136,58 @@ def test_rows_of_an_evaluation_batch():
     for sizes in ({"evaluation_batch_size": 0}, {"batch_size": 0}):
         with pytest.raises(ConfigError, match="batch sizes >= 1"):
             FullClass(Digits(), 3, **sizes)
+
+
+class Convolution(nn.Module):
+    channels_last = True
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images):
+        return self.layer(images).mean((-2, -1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_images_lie_as_the_network_likes_them(dtype):
+    dataset = Digits()
+    batch, network = batch_of(dataset, [3, 5]), Convolution().to(dtype)
+    image = transformed(FullClass(dataset, 1), batch, network, model=network)
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    network.channels_last = False
+    plain = transformed(FullClass(dataset, 1), batch, network, model=network)
+    assert plain.is_contiguous()
+    assert torch.equal(plain, image)
+
+
+@pytest.mark.parametrize(("device", "last"), [("cpu", True), ("cuda", True), ("mps", False), ("xla", False)])
+def test_channels_last_where_it_pays(device, last):
+    wanted = torch.channels_last if last else torch.preserve_format
+    assert image_layout(Convolution(), torch.device(device)) is wanted
+    assert image_layout(nn.Linear(2, 2), torch.device(device)) is torch.preserve_format
+
+
+def test_images_stay_on_the_host_where_they_do_not_fit(monkeypatch):
+    dataset, device = Digits(), torch.device("cuda", 0)
+    need = dataset.train.images.nbytes
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * need - 1, 10 * need))
+    assert resident(dataset, True, device).images is dataset.train.images
+    assert resident(dataset, False, torch.device("cpu")).images is dataset.test.images
+
+
+@pytest.mark.gpu
+def test_resident_images_give_the_same_batches_and_are_moved_once():
+    dataset = Digits()
+    served = []
+    for wish in (False, True):
+        scenario = FullClass(dataset, 1, resident=wish)
+        module = FineTune(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)))
+        Trainer(accelerator="gpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False).fit(
+            module, datamodule=scenario
+        )
+        served.append({name: value.cpu() for name, value in module.model.state_dict().items()})
+    first = resident(dataset, True, torch.device("cuda", 0)).images
+    assert first.is_cuda
+    assert resident(dataset, True, torch.device("cuda", 0)).images is first
+    assert all(torch.equal(served[0][name], served[1][name]) for name in served[0])

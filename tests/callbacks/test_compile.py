@@ -1,0 +1,122 @@
+"""Compiling gives the same model, is not in the measured time, and is refused where it cannot be."""
+
+import time
+
+import pytest
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import nn
+
+from supreme.callbacks import Compile, ElapsedTime
+from supreme.classifier import ImageClassifier, Recipe
+from supreme.datasets.digits import Digits
+from supreme.distributed import FSDP2, ZeRO, quiet_trainer
+from supreme.errors import ConfigError
+from supreme.methods import SSD
+from supreme.scenarios.full_class import FullClass
+from supreme.scenarios.whole_dataset import WholeDataset
+
+
+class Network(nn.Module):
+    """Convolution, BatchNorm and dropout: a state and a generator that a warm-up could move."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1), nn.Linear(144, 10)
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def fitted(callbacks, **trainer):
+    torch.manual_seed(3)
+    module = ImageClassifier(Network(), Recipe(lr=0.05), num_classes=10)
+    quiet_trainer("cpu", callbacks=callbacks, max_epochs=1, **trainer).fit(module, datamodule=WholeDataset(Digits()))
+    return module
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_the_same_weights_and_names(backend):
+    compile_ = Compile(True, backend)
+    plain, compiled = fitted([]), fitted([compile_])
+    assert compile_.compiled
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=0, atol=1e-5)
+
+
+def test_what_compiling_takes_is_not_measured(monkeypatch):
+    def slow(graph, _inputs):
+        time.sleep(2.0)
+        return graph.forward
+
+    torch._dynamo.reset()
+    clock = ElapsedTime()
+    monkeypatch.setattr(nn.Module, "compile", lambda self, backend: _compile_with(self, slow))
+    started = time.monotonic()
+    fitted([Compile(True), clock])
+    assert time.monotonic() - started > clock.time_s + 2.0
+
+
+def _compile_with(network, backend):
+    network._compiled_call_impl = torch.compile(network._call_impl, backend=backend)
+
+
+def test_a_method_that_edits_weights_is_the_same():
+    def dampened(callbacks):
+        method = SSD(fitted([]).model, selection_weight=1.5)
+        quiet_trainer("cpu", callbacks=callbacks, max_epochs=1).fit(method, datamodule=FullClass(Digits(), forget=3))
+        return method.model.state_dict()
+
+    plain, compiled = dampened([]), dampened([Compile(True, "aot_eager")])
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("when", [False, "auto"])
+def test_not_on_a_cpu_unless_asked_for(when):
+    compile_ = Compile(when)
+    fitted([compile_])
+    assert not compile_.compiled
+
+
+class _Fit:
+    """What the decision looks at."""
+
+    def __init__(self, batches, world=1, precision="32-true", device="cuda"):
+        self.strategy = SingleDeviceStrategy(torch.device(device))
+        self.num_training_batches, self.max_epochs, self.world_size, self.precision = batches, 1, world, precision
+
+
+@pytest.mark.parametrize(
+    ("fit", "wanted"),
+    [
+        (_Fit(2000), True),
+        (_Fit(2000, precision="bf16-mixed"), True),
+        (_Fit(1999), False),
+        (_Fit(2000, world=2), False),
+        (_Fit(2000, precision="transformer-engine"), False),
+        (_Fit(2000, device="cpu"), False),
+    ],
+)
+def test_auto_takes_long_fits_on_one_cuda_device(fit, wanted, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    module = ImageClassifier(Network(), num_classes=10)
+    assert Compile("auto")._wanted(fit, module) is wanted
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", [FSDP2, lambda: ZeRO(2)])
+def test_refused_where_the_strategy_converts_the_network(strategy):
+    if strategy is not FSDP2:
+        pytest.importorskip("deepspeed")
+    with pytest.raises(ConfigError, match="leaves the network whole"):
+        fitted([Compile(True)], strategy=strategy(), devices=1)
+
+
+def test_another_value():
+    with pytest.raises(ConfigError, match="true, false or auto"):
+        Compile("always")
