@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from supreme.callbacks.procedure import unmeasured
-from supreme.distributed import ZeRO, is_split
+from supreme.distributed import FSDP2, ZeRO
 from supreme.errors import ConfigError
 from supreme.precision import kind_of
 
@@ -28,7 +28,7 @@ class Compile(Callback):
         backend: of ``torch.compile``.
 
     Raises:
-        ConfigError: for another value, or where the strategy splits the weights over devices or converts the module.
+        ConfigError: for another value, or under FSDP2 and DeepSpeed.
 
     Example:
         >>> Compile("auto").when
@@ -56,30 +56,27 @@ class Compile(Callback):
                 _warm_up(trainer, _network(pl_module), batch.image)
 
     def _wanted(self, trainer: Trainer, module: LightningModule) -> bool:
-        network = getattr(module, "model", None)
-        if self.when is False or not isinstance(network, nn.Module):
+        if self.when is False or not isinstance(getattr(module, "model", None), nn.Module):
             return False
-        if self.when == "auto":
-            on_cuda = trainer.strategy.root_device.type == "cuda" and importlib.util.find_spec("triton") is not None
-            plain = trainer.world_size == 1 and not _is_converted(trainer, network)
-            enough = trainer.num_training_batches * max(1, trainer.max_epochs or 1) >= _MANY
-            return on_cuda and plain and enough and kind_of(trainer.precision) == "float"
-        if _is_converted(trainer, network):
+        if isinstance(trainer.strategy, FSDP2 | ZeRO):  # splits the weights, or has an engine of its own
+            if self.when == "auto":
+                return False
             raise ConfigError(
-                f"Expected a strategy that leaves the network whole for compile, got {type(trainer.strategy).__name__};"
-                " use auto or ddp, or leave compile out."
+                "Expected a strategy that leaves the network whole for compile, got "
+                f"{type(trainer.strategy).__name__}; use auto or ddp, or leave compile out."
             )
-        return True
+        return self.when is True or _pays(trainer)
+
+
+def _pays(trainer: Trainer) -> bool:
+    on_cuda = trainer.strategy.root_device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    enough = trainer.num_training_batches * max(1, trainer.max_epochs or 1) >= _MANY
+    return on_cuda and enough and trainer.world_size == 1 and kind_of(trainer.precision) == "float"
 
 
 def _network(module: Any) -> nn.Module:
     network: nn.Module = module.model
     return network
-
-
-def _is_converted(trainer: Trainer, network: nn.Module) -> bool:
-    """Whether the strategy splits the weights, or puts the network into an engine of its own."""
-    return isinstance(trainer.strategy, ZeRO) or any(map(is_split, network.parameters()))
 
 
 def _warm_up(trainer: Trainer, network: nn.Module, images: Tensor) -> None:
