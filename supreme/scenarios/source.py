@@ -50,7 +50,7 @@ class DatasetSource:
 
     Args:
         dataset: a map-style Dataset; its targets are read once.
-        num_workers: processes that read ahead; 0 reads in this one.
+        num_workers: processes that read ahead, which live as long as this source; 0 reads in this one.
 
     Raises:
         DataError: if an item is not a pair of an image tensor (C, H, W) and a class number.
@@ -61,16 +61,25 @@ class DatasetSource:
     def __init__(self, dataset: Dataset[Any], num_workers: int = 0) -> None:
         self.dataset, self.num_workers = dataset, num_workers
         self.targets = torch.tensor([pair(dataset, i)[1] for i in range(length(dataset))], dtype=torch.int64)
+        self._plan: list[list[int]] = []
+        self._loader = self._loads(self._plan, persistent_workers=num_workers > 0)
+        self._busy = False
 
     def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """Images (n, C, H, W) of each batch of positions, in order."""
-        loader = DataLoader(
-            self.dataset,
-            batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=self.num_workers,
-            collate_fn=_images,
-        )
-        return iter(loader)
+        rows = [batch.tolist() for batch in batches]
+        if self._busy:  # the lasting workers serve one stream at a time
+            yield from self._loads(rows)
+            return
+        self._busy, self._plan[:] = True, rows
+        try:
+            yield from self._loader
+        finally:
+            self._busy = False
+
+    def _loads(self, rows: list[list[int]], **arguments: Any) -> DataLoader[Any]:
+        workers = self.num_workers
+        return DataLoader(self.dataset, batch_sampler=rows, num_workers=workers, collate_fn=_images, **arguments)
 
 
 class JoinedSource:

@@ -1,5 +1,7 @@
 """Sources give the images of any batch of positions, in its order."""
 
+import os
+
 import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
@@ -47,6 +49,28 @@ def test_images_of_each_batch(make, num_workers):
         assert images[:, 0, 0, 0].tolist() == batch.tolist()
     assert source.targets.dtype == torch.int64
     assert len(source.targets) == 7
+
+
+class Readers(Numbers):
+    """Every pixel is the process that read it."""
+
+    def __getitem__(self, index):
+        return torch.full((1, 1, 1), float(os.getpid())), 0
+
+
+def test_workers_stay_from_pass_to_pass_and_serve_one_stream_at_a_time():
+    source = DatasetSource(Readers(7), num_workers=2)
+    readers = [{float(images[0, 0, 0, 0]) for images in source.stream(BATCHES)} for _ in range(3)]
+    assert readers[0] == readers[1] == readers[2]
+    assert len(readers[0]) == 2
+    assert os.getpid() not in readers[0]
+    next(source.stream(BATCHES))  # left after its first batch, as the loader's look at one image is
+    assert {float(images[0, 0, 0, 0]) for images in source.stream(BATCHES)} == readers[0]
+    numbers = DatasetSource(Numbers(7), num_workers=1)
+    first, second = numbers.stream(BATCHES), numbers.stream(BATCHES[::-1])
+    for one, other in zip(first, second, strict=True):
+        assert len(one) + len(other) in (7, 2)
+    assert [len(images) for images in numbers.stream(BATCHES)] == [3, 1, 4]
 
 
 def test_targets_of_joined_sources():
