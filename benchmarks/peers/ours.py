@@ -1,7 +1,8 @@
 """Our side of the comparison: ``python ours.py JOB.json RESULT.json``, the same jobs as ``published.py``.
 
 Every job is timed from outside, around what a user calls: making of Trainers, reading of the image store and set-up
-count. Images are decoded once per machine, into the store; that has a row of its own, and is part of a cell.
+count. Images are decoded once per machine, into the store; that has a row of its own, and is part of a cell. The
+``floor`` of an evaluation is what its forward passes alone would take at the machine's speed of large matrix products.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from supreme.datasets import ImageFolder
 from supreme.distributed import hushed, quiet_trainer
@@ -80,11 +82,27 @@ def evaluation(job: dict[str, Any]) -> dict[str, Any]:
     cached_s, cached_cpu_s, again = timed(lambda: evaluate(outputs=shared))
     assert again.scores == made.scores, "outputs that were stored give other metrics"
     values = {"layerwise_distance": made.scores["layerwise_distance"], "accuracy": 100 * made.scores["whole/accuracy"]}
+    per_s, images = image_ceiling(models["SSD"]), {name: len(rows.index) for name, rows in made.outputs.items()}
+    floors = {"floor": sum(images.values()) / per_s, "floor, outputs cached": images["unlearned"] / per_s}
     return {
-        "seconds": {"evaluation": new_s, "evaluation, outputs cached": cached_s},
+        "seconds": {"evaluation": new_s, "evaluation, outputs cached": cached_s, **floors},
         "cpu_seconds": {"evaluation": new_cpu_s, "evaluation, outputs cached": cached_cpu_s},
-        "values": values,
+        "values": values | {"images forwarded": sum(images.values()), "images a second at the ceiling": per_s},
     }
+
+
+def image_ceiling(model: nn.Module, size: int = 4096) -> float:
+    """Images of 32 x 32 a second that a network could forward if all its operations ran as fast as a large product.
+
+    Args:
+        model: the network.
+        size: of the square matrices, whose best product of five counts.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    matrix = torch.ones(size, size)
+    best = min(timed(lambda: matrix @ matrix)[0] for _ in range(5))
+    return float(2 * size**3 / best / counter.get_total_flops())
 
 
 def importances(job: dict[str, Any]) -> dict[str, Any]:
