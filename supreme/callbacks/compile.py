@@ -1,10 +1,12 @@
 """Compiling the network of a fit, outside the measured time."""
 
 import importlib.util
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from supreme.callbacks.procedure import unmeasured
@@ -12,19 +14,20 @@ from supreme.distributed import FSDP2, ZeRO
 from supreme.errors import ConfigError
 from supreme.precision import kind_of
 
-_MANY = 2000  # batches of a fit from which compiling, some tens of seconds, is expected to pay
+_MANY = 20_000  # batches of a fit from which compiling, some tens of seconds, is expected to pay
 
 
 class Compile(Callback):
     """Compile the network of a fit with ``torch.compile``; names of weights stay as they are.
 
-    The network is compiled in place and warmed up on the first batch and on a smaller one, with its buffers and the
-    generators put back afterwards and outside of every measurement, so ``time_s`` has no compilation in it (but for a
-    mode or a shape that comes up later). Teachers and other frozen models, and evaluation, are not compiled.
+    The network is compiled in place and warmed up before the first batch for every shape and mode that the phases of
+    the fit have; buffers, modes and generators are put back. That is outside of every measurement, so ``time_s`` has no
+    compilation in it. Teachers and other frozen models, and evaluation, are not compiled. Inductor draws dropout masks
+    of its own.
 
     Args:
-        when: True compiles in every fit; ``"auto"`` on one CUDA device with Triton, for fits of at least 2,000 batches
-            in floating point; False never.
+        when: True compiles in every fit; ``"auto"`` on one CUDA device with Triton, for fits of at least 20,000 batches
+            in floating point, and where compiling fails it goes on without, with a warning; False never.
         backend: of ``torch.compile``.
 
     Raises:
@@ -46,14 +49,22 @@ class Compile(Callback):
         """Decide, and compile; the code is generated in the first batch."""
         self.compiled = self._due = self._wanted(trainer, pl_module)
         if self._due:
-            _network(pl_module).compile(backend=self.backend)
+            _network(pl_module).compile(backend=self.backend, dynamic=False)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Warm up before the first batch."""
-        if self._due:
-            self._due = False
+        if not self._due:
+            return
+        self._due = False
+        try:
             with unmeasured(trainer):
-                _warm_up(trainer, _network(pl_module), batch.image)
+                _warm_up(trainer, pl_module, batch.image)
+        except Exception as error:  # a compiler can fail in almost any way
+            if self.when != "auto":
+                raise
+            self.compiled = False
+            vars(_network(pl_module)).pop("_compiled_call_impl")  # what Module.compile has set; nothing public takes it
+            rank_zero_warn(f"{type(pl_module).__name__} goes on without torch.compile, which failed: {error}")
 
     def _wanted(self, trainer: Trainer, module: LightningModule) -> bool:
         if self.when is False or not isinstance(getattr(module, "model", None), nn.Module):
@@ -79,15 +90,41 @@ def _network(module: Any) -> nn.Module:
     return network
 
 
-def _warm_up(trainer: Trainer, network: nn.Module, images: Tensor) -> None:
-    """Forward and backward on the images and on one fewer, without a trace in the network."""
+def _warm_up(trainer: Trainer, module: LightningModule, images: Tensor) -> None:
+    """Forward and backward for every shape and mode of the fit, without a trace in the network."""
+    network, modes = _network(module), {part: part.training for part in _network(module).modules()}
     kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
     learnable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    devices = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), trainer.precision_plugin.forward_context():
-        for count in sorted({len(images), max(1, len(images) - 1)}, reverse=True):
-            total = network(images[:count]).float().sum()
-            torch.autograd.grad(total, learnable, allow_unused=True)
-    with torch.no_grad():
-        for buffer, value in kept:
-            buffer.copy_(value)
+    try:
+        with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+            for mode, exact, rows in _kinds(trainer, module, len(images)):
+                network.train(mode == "train")
+                autocast = torch.autocast(images.device.type, enabled=False) if exact else nullcontext()
+                with trainer.precision_plugin.forward_context(), autocast:
+                    total = network(_like(images, rows)).float().sum()
+                    torch.autograd.grad(total, learnable, allow_unused=True)
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
+
+
+def _kinds(trainer: Trainer, module: Any, rows: int) -> list[tuple[str, bool, int]]:
+    """Mode, whether autocast is off, and rows of this rank's batches; as many on every rank."""
+    sizes = getattr(trainer.train_dataloader, "sizes", None)
+    if sizes is None:  # no loader of a scenario
+        return [("train", False, rows)]
+    found = dict.fromkeys((phase.mode, phase.full_precision, size) for phase, size in sizes())
+    rank, world = trainer.global_rank, trainer.world_size
+    return [(mode, exact, len(range(rank, size, world)) or 1) for mode, exact, size in found]
+
+
+def _like(images: Tensor, rows: int) -> Tensor:
+    """Zeros of the shape of some images, in their layout."""
+    channels_last = images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.zeros(rows, *images.shape[1:], dtype=images.dtype, device=images.device).contiguous(
+        memory_format=layout
+    )

@@ -258,7 +258,8 @@ def _fit(
         "utilisation": load_.utilisation,
     }
     curve = next((watcher.values for watcher in watchers if isinstance(watcher, LossCurve)), None)
-    about = {"contended": store.contended, "hardware": _hardware(stage)}
+    ran = {**_hardware(stage), **({"compiled": True} if compiled.compiled else {})}
+    about = {"contended": store.contended, "hardware": ran}
     return {"resources": resources, **about, **({} if curve is None else {CURVE: curve})}
 
 

@@ -93,6 +93,14 @@ class PhaseLoader:
             for phase, rows in zip(self.phases, self.rows, strict=True)
         )
 
+    def sizes(self) -> list[tuple[Phase, int]]:
+        """Phases with the sizes of their global batches: the full one, and the last one where it is smaller."""
+        found = []
+        for phase, rows in zip(self.phases, self.rows, strict=True):
+            whole, rest = divmod(len(rows), self._size(phase))
+            found += [(phase, self._size(phase))] * (whole > 0) + [(phase, rest)] * (rest > 0)
+        return found
+
     def set_epoch(self, epoch: int) -> None:
         """Number of the Lightning epoch; counts as earlier passes in the order and in the augmentation."""
         self.epoch = epoch

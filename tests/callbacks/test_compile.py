@@ -1,5 +1,6 @@
 """Compiling gives the same model, is not in the measured time, and is refused where it cannot be."""
 
+import shutil
 import time
 
 import pytest
@@ -20,20 +21,20 @@ from supreme.scenarios.whole_dataset import WholeDataset
 class Network(nn.Module):
     """Convolution, BatchNorm and dropout: a state and a generator that a warm-up could move."""
 
-    def __init__(self):
+    def __init__(self, dropout=0.1):
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1), nn.Linear(144, 10)
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout), nn.Linear(144, 10)
         )
 
     def forward(self, images):
         return self.layers(images)
 
 
-def fitted(callbacks, **trainer):
+def fitted(callbacks, dropout=0.1, **trainer):
     torch.manual_seed(3)
-    module = ImageClassifier(Network(), Recipe(lr=0.05), num_classes=10)
+    module = ImageClassifier(Network(dropout), Recipe(lr=0.05), num_classes=10)
     quiet_trainer("cpu", callbacks=callbacks, max_epochs=1, **trainer).fit(module, datamodule=WholeDataset(Digits()))
     return module
 
@@ -55,14 +56,64 @@ def test_what_compiling_takes_is_not_measured(monkeypatch):
 
     torch._dynamo.reset()
     clock = ElapsedTime()
-    monkeypatch.setattr(nn.Module, "compile", lambda self, backend: _compile_with(self, slow))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: _compile_with(self, slow))
     started = time.monotonic()
     fitted([Compile(True), clock])
     assert time.monotonic() - started > clock.time_s + 2.0
 
 
 def _compile_with(network, backend):
-    network._compiled_call_impl = torch.compile(network._call_impl, backend=backend)
+    network._compiled_call_impl = torch.compile(network._call_impl, backend=backend, dynamic=False)
+
+
+def test_every_shape_and_mode_is_made_before_the_clock(monkeypatch):
+    """Nothing is generated later, whatever phases come; the graphs are static."""
+    torch._dynamo.reset()
+    graphs, made = [], []
+
+    def backend(graph, inputs):
+        graphs.append(time.monotonic())
+        return graph.forward
+
+    class Clock(ElapsedTime):
+        def resume(self):
+            made.append(len(graphs))
+            super().resume()
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: _compile_with(self, backend))
+    method = SSD(Network(), selection_weight=1.5, batch_size=500)
+    before = {name: value.clone() for name, value in method.model.named_buffers()}
+    scenario = FullClass(Digits(), forget=3)
+    quiet_trainer("cpu", callbacks=[Compile(True), Clock()], max_epochs=1).fit(method, datamodule=scenario)
+    assert len(graphs) == made[-1] >= 3  # sizes 500, 438 of D and 146 of D_f
+    for name, value in method.model.named_buffers():
+        assert torch.equal(value, before[name])
+
+
+def test_auto_goes_on_where_compiling_fails(monkeypatch):
+    torch._dynamo.reset()
+
+    def broken(graph, _inputs):
+        raise OSError("no compiler")
+
+    monkeypatch.setattr("supreme.callbacks.compile._pays", lambda trainer: True)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: _compile_with(self, broken))
+    compile_ = Compile("auto")
+    with pytest.warns(UserWarning, match="(?s)goes on without torch.compile, which failed.*no compiler"):
+        module = fitted([compile_])
+    assert not compile_.compiled
+    plain = fitted([])
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in module.state_dict().items())
+    with pytest.raises(Exception, match="no compiler"):
+        fitted([Compile(True)])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler")
+def test_with_inductor():
+    plain, compiled = fitted([], dropout=0.0), fitted([Compile(True)], dropout=0.0)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=0, atol=1e-4)
 
 
 def test_a_method_that_edits_weights_is_the_same():
@@ -94,12 +145,12 @@ class _Fit:
 @pytest.mark.parametrize(
     ("fit", "wanted"),
     [
-        (_Fit(2000), True),
-        (_Fit(2000, precision="bf16-mixed"), True),
-        (_Fit(1999), False),
-        (_Fit(2000, world=2), False),
-        (_Fit(2000, precision="transformer-engine"), False),
-        (_Fit(2000, device="cpu"), False),
+        (_Fit(20_000), True),
+        (_Fit(20_000, precision="bf16-mixed"), True),
+        (_Fit(19_999), False),
+        (_Fit(20_000, world=2), False),
+        (_Fit(20_000, precision="transformer-engine"), False),
+        (_Fit(20_000, device="cpu"), False),
     ],
 )
 def test_auto_takes_long_fits_on_one_cuda_device(fit, wanted, monkeypatch):
@@ -112,7 +163,7 @@ def test_auto_takes_long_fits_on_one_cuda_device(fit, wanted, monkeypatch):
 def test_refused_where_the_strategy_converts_the_network(strategy):
     if strategy == "ZeRO":
         pytest.importorskip("deepspeed")
-    fit = _Fit(2000)
+    fit = _Fit(20_000)
     fit.strategy = {"FSDP2": FSDP2, "ZeRO": ZeRO}[strategy]()
     module = ImageClassifier(Network(), num_classes=10)
     assert not Compile("auto")._wanted(fit, module)
