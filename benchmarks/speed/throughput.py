@@ -77,9 +77,7 @@ def training(network: nn.Module, dataset: ImageDataset, batch_size: int, compile
     def epoch() -> float:
         callbacks = [Compile(compiled), clock := ElapsedTime()]
         module = ImageClassifier(network, Recipe(lr=0.01, schedule="constant", warmup_epochs=0.0))
-        trainer = quiet_trainer(
-            "gpu", precision=PRECISION, max_epochs=1, limit_val_batches=0, callbacks=[compile_, clock]
-        )
+        trainer = quiet_trainer("gpu", precision=PRECISION, max_epochs=1, limit_val_batches=0, callbacks=callbacks)
         trainer.fit(module, datamodule=WholeDataset(dataset, batch_size, resident=True))
         return float(clock.time_s or 0.0)
 
