@@ -28,8 +28,8 @@ class ImageFolder(FileDataset):
         size: height and width of the stored images; one number for a square.
         test_fraction: share of every class that is held out, where there are no train and test folders.
         split_seed: seeds that split.
-        groups: classes made of several folders: class name -> folder names. The folders are the fine classes then, and
-            the order of the mapping is that of the classes. None makes every folder a class, without fine classes.
+        groups: classes made of several folders: class name -> folder names. The folders are the fine classes then;
+            both are in the order of their names. None makes every folder a class, without fine classes.
         root: folder for the image store; None takes ``SUPREME_DATA`` or ``~/.cache/supreme``.
 
     Raises:
@@ -61,7 +61,8 @@ class ImageFolder(FileDataset):
         self.path = str(path)
         self.test_fraction = test_fraction
         self.split_seed = split_seed
-        self.groups = None if groups is None else {str(name): list(map(str, few)) for name, few in groups.items()}
+        pairs = sorted((str(name), sorted(map(str, few))) for name, few in (groups or {}).items())
+        self.groups = None if groups is None else dict(pairs)  # sorted, as plans do not keep the order of a mapping
         if self.groups is not None and len(self.groups) < 2:
             raise ConfigError(f"Expected at least two groups, got {len(self.groups)}; leave 'groups' out for none.")
         named = [folder for few in (self.groups or {}).values() for folder in few]

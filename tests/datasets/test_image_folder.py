@@ -207,16 +207,19 @@ def pets(split_folder):
 
 def test_groups_are_classes_and_folders_fine_classes(pets, data_root):
     dataset = ImageFolder(pets, size=8, groups={"wet": ["eel"], "dry": ["dog", "cat"]})
-    assert dataset.classes == ("wet", "dry")
+    assert dataset.classes == ("dry", "wet")
     assert dataset.subclasses == ("cat", "dog", "eel")
     plain = ImageFolder(pets, size=8)
     assert dataset.fingerprint != plain.fingerprint
     for ours, theirs in ((dataset.train, plain.train), (dataset.test, plain.test)):
         assert torch.equal(ours.images, theirs.images)
         assert torch.equal(ours.subtargets, theirs.targets)
-        assert torch.equal(ours.targets, torch.tensor([1, 1, 0])[theirs.targets])
+        assert torch.equal(ours.targets, torch.tensor([0, 0, 1])[theirs.targets])
     assert SubClass(dataset, "dog").indices()["forget_train"].tolist() == [4, 5, 6, 7]
     assert "groups" not in plain.config()
+    through_a_plan = json.loads(json.dumps(dataset.config(), sort_keys=True))  # which keeps no order of a mapping
+    assert ImageFolder(**through_a_plan).fingerprint == dataset.fingerprint
+    assert ImageFolder(pets, size=8, groups={"dry": ["cat", "dog"], "wet": ["eel"]}).fingerprint == dataset.fingerprint
 
 
 def test_groups_of_a_drawn_split(grey_folder, data_root):
