@@ -45,7 +45,10 @@ def compared(table: Table, runs: pd.DataFrame) -> list[Column]:
 
 
 def method_scores(table: Table, runs: pd.DataFrame, column: Column) -> pd.DataFrame:
-    """Values of the methods by target and seeds; the original and the retrained model and empty methods are left out.
+    """What methods are ranked and compared by, by target and seeds: their values; of gaps the size in every run.
+
+    Gaps are sized before anything is averaged, so that none cancel. The original and the retrained model and empty
+    methods are left out.
 
     Args:
         table: the result table.
@@ -54,7 +57,8 @@ def method_scores(table: Table, runs: pd.DataFrame, column: Column) -> pd.DataFr
     """
     scores = score_table(runs, judged(column))
     names = [entry(row) for row in table.rows if not row.reference]
-    return scores[[name for name in names if name in scores]].dropna(axis=1, how="all")
+    found = scores[[name for name in names if name in scores]].dropna(axis=1, how="all")
+    return found.abs() if column.best in ("zero", "retrained") else found
 
 
 def interval_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.DataFrame]]:
@@ -103,8 +107,7 @@ def _pairs(table: Table, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     for column in compared(table, runs):
         scores = method_scores(table, runs, column)
         if len(scores.columns) > 1:
-            sizes = column.best in ("zero", "retrained")
-            found[judged(column)] = compare(scores, absolute=sizes, level=LEVEL)
+            found[judged(column)] = compare(scores, level=LEVEL)
     return found
 
 
@@ -178,8 +181,8 @@ def _notes(found: pd.DataFrame, pairs: Mapping[str, pd.DataFrame]) -> tuple[str,
     smallest = min((float(table["smallest_p"].min()) for table in pairs.values()), default=math.nan)
     if most > 1 and smallest > 1 - LEVEL:
         notes.append(
-            f"No letters: with {most} seeds no paired test can give a p-value below {smallest:g}, so no two methods "
-            "can be told apart at 5 %; six seeds or more can."
+            f"No letters: with {most} seeds the paired test gives no p-value below {smallest:g}, so it tells no two "
+            "methods apart at 5 %; with six seeds or more it can."
         )
     elif most > 1 and pairs:
         notes.append(f"Smallest p-value that the paired test can give with {most} seeds: {smallest:.2g}.")
