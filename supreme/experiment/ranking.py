@@ -335,7 +335,8 @@ def _null(ranks: Array) -> tuple[NDArray[np.int_], Array] | None:
             return None
         arranged = np.sort((sums[:, None] + block[orders]).reshape(-1, methods), axis=1)
         sums, places = np.unique(arranged, axis=0, return_inverse=True)
-        chances = np.bincount(places.ravel(), np.repeat(chances, len(orders)) / len(orders))
+        shares = np.repeat(chances, len(orders)) / len(orders)
+        chances = np.asarray(np.bincount(places.ravel(), shares), dtype=np.float64)
     return sums, chances
 
 

@@ -1,13 +1,13 @@
 """Intervals of every mean over seeds, and letters for what cannot be told apart."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from supreme.experiment.bootstrap import interval_table
-from supreme.experiment.comparison import compare, score_table
+from supreme.experiment.comparison import compare, score_table, unit_means
 from supreme.experiment.ranking import group_letters, indistinct_groups
 from supreme.experiment.run_columns import ENTRY
 from supreme.experiment.statistics import SINGLE
@@ -75,7 +75,9 @@ def interval_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.
     replicates = REPLICATES if runs["training_seed"].nunique() <= BOOTSTRAPPED else 0
     found = interval_table(runs, keys, by=ENTRY, level=LEVEL, replicates=replicates)
     pairs = _pairs(table, runs)
-    letters = {column.key: _letters(table, column, pairs[judged(column)]) for column in _with_pairs(table, pairs)}
+    letters = {
+        column.key: _letters(_order(table, runs, column), pairs[judged(column)]) for column in _with_pairs(table, pairs)
+    }
     lines = {(line["method"], line["variant"], line["metric"]): line for line in found.to_dict("records")}
     means = {key: [line["mean"] for name, line in lines.items() if name[2] == key] for key in keys}
     digits = {column.key: decimals(column, means.get(column.key, [])) for column in table.columns}
@@ -115,23 +117,35 @@ def _with_pairs(table: Table, pairs: Mapping[str, pd.DataFrame]) -> list[Column]
     return [column for column in table.columns if column.best != "none" and judged(column) in pairs]
 
 
-def _letters(table: Table, column: Column, pairs: pd.DataFrame) -> dict[str, str]:
-    """Letters by method; none where no pair could have been told apart."""
+def _order(table: Table, runs: pd.DataFrame, column: Column) -> list[str]:
+    """Methods from best to worst."""
+    means = unit_means(method_scores(table, runs, column), "training_seed").mean()
+    return [str(name) for name in means.sort_values(ascending=column.best != "high", kind="stable").index]
+
+
+def _letters(order: Sequence[str], pairs: pd.DataFrame) -> dict[str, str]:
+    """Letters by method; none where no pair could have been told apart, or for a method without a test.
+
+    Args:
+        order: methods, the best first.
+        pairs: their comparisons.
+    """
     if not (pairs["smallest_p"] <= 1 - LEVEL).any():
         return {}
-    apart = [(a, b) for a, b, q in zip(pairs["a"], pairs["b"], pairs["permutation_q"], strict=True) if q <= 1 - LEVEL]
-    known = {*pairs["a"], *pairs["b"]}
-    rows = [row for row in table.rows if entry(row) in known]
-    order = [entry(row) for row in sorted(rows, key=lambda row: _badness(row, column))]
-    return group_letters(indistinct_groups(order, apart))
+    known = [name for name in order if name not in _untested(pairs)]
+    tested = zip(pairs["a"], pairs["b"], pairs["permutation_q"], strict=True)
+    apart = [(a, b) for a, b, q in tested if q <= 1 - LEVEL and {a, b} <= set(known)]
+    return group_letters(indistinct_groups(known, apart)) if len(known) > 1 else {}
 
 
-def _badness(row: Row, column: Column) -> float:
-    cell = row.cells.get(judged(column))
-    mean = math.nan if cell is None else cell.mean
-    if math.isnan(mean):
-        return math.inf
-    return {"low": mean, "high": -mean}.get(column.best, abs(mean))
+def _untested(pairs: pd.DataFrame) -> set[str]:
+    """Methods that share fewer than two seeds with others: those with most such pairs, until every pair has a test."""
+    left, found = pairs[pairs["permutation_q"].isna()], set()
+    while len(left):
+        counts = pd.concat([left["a"], left["b"]]).value_counts()
+        found |= {str(name) for name in counts.index[counts == counts.max()]}
+        left = left[~left["a"].isin(found) & ~left["b"].isin(found)]
+    return found
 
 
 def _field(
@@ -170,7 +184,8 @@ def _about(found: pd.DataFrame, letters: Mapping[str, Mapping[str, str]]) -> str
     if any(letters.values()):
         text += (
             " Letters are per column: methods that share one cannot be told apart (paired permutation test of all pairs"
-            " over training seeds, share of false discoveries held at 5 %)."
+            " over training seeds, share of false discoveries held at 5 %). Gaps are compared by their sizes in single"
+            " runs."
         )
     return text
 

@@ -51,7 +51,7 @@ def write_report(path: str | Path, out: str | Path | None = None, *, per_target:
     records = read_records(path)
     data = frame(records)
     chosen = tables(data, per_target=per_target)
-    figures = [[*plots(table), *filter(None, [curve_plot(table, data, records)])] for table in chosen]
+    figures = [[*plots(table, data), *filter(None, [curve_plot(table, data, records)])] for table in chosen]
     studies = [study(table, data) if place < STUDIED else Study((), ()) for place, table in enumerate(chosen)]
     root = Path(path).parent if Path(path).name == "records" else Path(path)
     samples = [sample_plots(table, data, records, root) for table in chosen[:STUDIED]]

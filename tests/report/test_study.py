@@ -199,15 +199,36 @@ def test_the_overview_holds_sizes_of_gaps_and_places(plan):
     records, data, table = build(plan, seeds=(1, 2))
     grid, frames = overview_grid(table, data)
     gaps = {
-        name: abs(statistics.fmean(per_seed(records, name, "forget/accuracy_gap")))
+        name: statistics.fmean(sizes_per_seed(records, name, "forget/accuracy_gap"))
         for name in ("FineTune", "SSD", "LFSSD")
     }
     places = dict(zip(gaps, stats.rankdata(list(gaps.values())), strict=True))
     for name, label in zip(gaps, ("FT", "SSD", "LFSSD"), strict=True):
-        found = field(grid, label, "Forgetting: gap (points)")
+        found = field(grid, label, "Forgetting: mean |gap| (points)")
         assert float(found.text) == pytest.approx(100 * gaps[name], rel=0.01, abs=0.006)
         assert (int(found.small), found.best) == (places[name], places[name] == 1)
     times = {name: statistics.fmean(per_seed(records, name, "time_s")) for name in ("Retrain", "SSD")}
     share = float(field(grid, "SSD", "Cost: time (% of Retrain)").text)
     assert share == pytest.approx(100 * times["SSD"] / times["Retrain"], rel=0.01)
     assert set(frames["overview"]["method"]) == set(gaps)
+
+
+def test_gaps_of_different_sign_keep_their_size_in_all_statistics(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD", "LFSSD"), seeds=tuple(range(1, 8)))
+    for record in records:
+        way = 1 if record["run"]["target"] == "3" else -1
+        gap = {"SSD": 0.1 * way, "LFSSD": 0.02}.get(record["run"]["method"], 0.0)
+        record["metrics"] |= {"forget/accuracy_gap": gap, "mia_gap": gap}
+    data = frame(records)
+    table = tables(data)[0]
+    over, _ = overview_grid(table, data)
+    for column in ("Forgetting: mean |gap| (points)", "Privacy: mean |MIA gap| (points)"):
+        assert (field(over, "SSD", column).text, field(over, "SSD", column).small) == ("10.0", "2")
+        assert (field(over, "LFSSD", column).text, field(over, "LFSSD", column).small) == ("2.00", "1")
+    ranks, _ = rank_grid(table, data)
+    assert field(ranks, "SSD", "Gap (points): forget").text == "2.00"
+    grid, frames = interval_grid(table, data)
+    pair = frames["comparison"].query("metric == 'forget/accuracy_gap'").iloc[0]
+    assert pair["difference"] == pytest.approx(0.08)
+    marks = {name: field(grid, name, "Gap (points): forget").mark for name in ("SSD", "LFSSD")}
+    assert marks == {"LFSSD": "a", "SSD": "b"}  # the smaller gaps first, though those of SSD have the mean 0

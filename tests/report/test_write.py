@@ -17,7 +17,7 @@ FILES = {
     *("statistics.md", "statistics.tex", "paper.md", "paper.tex", "paper.csv"),
     *(f"statistics/{name}.csv" for name in STATISTICS),
 }
-PLOTS = ("accuracy", "gaps", "cost")
+PLOTS = ("distributions", "gaps", "cost")
 
 
 @pytest.fixture
