@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from supreme.report.columns import COLUMNS, Column
-from supreme.report.figure import ACCENT, TEXT, WIDTH, Plot, drawn
+from supreme.report.figure import ACCENT, TEXT, WIDTH, Plot, drawn, plain_ticks
 from supreme.report.labels import clean
 from supreme.report.records import SEEDS
 from supreme.report.table import Row, Table
@@ -68,9 +68,10 @@ def _panel(axis: Axes, rows: Sequence[Row], panel: Column) -> None:
             axis.axvline(mean, color=TEXT, lw=0.8, ls=(0, (4, 3)), zorder=0)
     if panel.key in LOGARITHMIC:
         axis.set_xscale("log", nonpositive="mask")
+        plain_ticks(axis.xaxis, 4)
     axis.set_yticks(range(len(rows)), names(rows))
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_title(panel.title, loc="left", fontweight="bold")
+    axis.set_title(panel.title, loc="left", fontweight="bold", fontsize=8.5)
     axis.grid(axis="y")
     axis.set_axisbelow(True)
     axis.tick_params(axis="y", length=0)

@@ -9,15 +9,17 @@ import pandas as pd
 from supreme.experiment.bootstrap import interval_table
 from supreme.experiment.comparison import compare, score_table, unit_means
 from supreme.experiment.ranking import group_letters, indistinct_groups
-from supreme.experiment.run_columns import ENTRY
+from supreme.experiment.run_columns import ENTRY, SEEDS
 from supreme.experiment.statistics import SINGLE
 from supreme.report.columns import Column, decimals, number
 from supreme.report.grid import Entry, Grid
+from supreme.report.labels import clean, listing
 from supreme.report.table import Row, Table
 
 LEVEL = 0.95
 REPLICATES = 2000
-BOOTSTRAPPED = 20  # training seeds; with more, both intervals agree and the nested bootstrap takes minutes
+FEWEST = 400
+WHOLE = 20  # training seeds up to which seeds nested in them are drawn REPLICATES times; time grows with both
 
 
 def entry(row: Row) -> str:
@@ -72,8 +74,7 @@ def interval_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.
         The grid; the intervals and the comparisons of all pairs as frames.
     """
     keys = [column.key for column in table.columns if column.key in runs]
-    replicates = REPLICATES if runs["training_seed"].nunique() <= BOOTSTRAPPED else 0
-    found = interval_table(runs, keys, by=ENTRY, level=LEVEL, replicates=replicates)
+    found = interval_table(runs, keys, by=ENTRY, level=LEVEL, replicates=_replicates(runs))
     pairs = _pairs(table, runs)
     letters = {
         column.key: _letters(_order(table, runs, column), pairs[judged(column)]) for column in _with_pairs(table, pairs)
@@ -97,10 +98,17 @@ def interval_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.
         _about(found, letters),
         ("Method", *(column.title for column in table.columns)),
         rows,
-        _notes(found, pairs),
+        _notes(found, pairs) + _unlettered(table, pairs, letters),
         sum(row.reference for row in table.rows),
     )
     return grid, {"intervals": found, "comparison": _long(pairs)}
+
+
+def _replicates(runs: pd.DataFrame) -> int:
+    """Bootstrap means of a cell: fewer where many training seeds have several seeds below them."""
+    training = runs["training_seed"].nunique()
+    nested = len(runs[list(SEEDS)].drop_duplicates()) > training
+    return max(FEWEST, REPLICATES * WHOLE // training) if nested and training > WHOLE else REPLICATES
 
 
 def _pairs(table: Table, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -205,6 +213,20 @@ def _notes(found: pd.DataFrame, pairs: Mapping[str, pd.DataFrame]) -> tuple[str,
     if most > 1 and single:
         notes.append(f"{single} value(s) come from a {SINGLE} and have no interval.")
     return tuple(notes)
+
+
+def _unlettered(
+    table: Table, pairs: Mapping[str, pd.DataFrame], letters: Mapping[str, Mapping[str, str]]
+) -> tuple[str, ...]:
+    """Which methods have no letter where others have."""
+    lettered = {judged(column) for column in table.columns if letters.get(column.key)}
+    missing = set().union(*(_untested(pairs[key]) for key in lettered))
+    names = [clean(row.name, 40) for row in table.rows if entry(row) in missing]
+    if not names:
+        return ()
+    return (
+        f"Not in all groups: {listing(names, 8)}, with fewer than two training seeds in common with another method.",
+    )
 
 
 def _long(pairs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -232,3 +232,30 @@ def test_gaps_of_different_sign_keep_their_size_in_all_statistics(plan):
     assert pair["difference"] == pytest.approx(0.08)
     marks = {name: field(grid, name, "Gap (points): forget").mark for name in ("SSD", "LFSSD")}
     assert marks == {"LFSSD": "a", "SSD": "b"}  # the smaller gaps first, though those of SSD have the mean 0
+
+
+@pytest.mark.parametrize("nested", [1, 2])
+def test_intervals_of_many_seeds_have_their_bootstrap(plan, nested):
+    chosen = {"scenarios": ("FullClass",), "methods": ("Retrain", "SSD"), "targets": ("3",)}
+    records = [record for draw in range(nested) for record in plan.records(seeds=tuple(range(24)), seed=draw, **chosen)]
+    for place, record in enumerate(records):
+        record["run"]["unlearning_seed"] += 1000 * (place // (len(records) // nested))
+    data = frame(records)
+    lines = interval_grid(tables(data)[0], data)[1]["intervals"]
+    lines = lines[lines["std"] > 0]
+    assert len(lines) > 10
+    assert set(lines["n"]) == {24}
+    width = (lines["bootstrap_high"] - lines["bootstrap_low"]) / (lines["t_high"] - lines["t_low"])
+    assert width.between(0.75, 1.9).all(), width
+    assert (lines["bootstrap_low"] < lines["mean"]).all()
+
+
+def test_a_method_without_a_common_seed_has_no_letter(plan):
+    methods = ("Retrain", "SSD", "LFSSD", "FineTune")
+    records = plan.records(scenarios=("FullClass",), methods=methods, seeds=tuple(range(1, 9)))
+    records = [one for one in records if one["run"]["method"] != "LFSSD" or one["run"]["training_seed"] == 1]
+    data = frame(records)
+    grid, _ = interval_grid(tables(data)[0], data)
+    marks = {name: field(grid, name, "Gap (points): forget").mark for name in ("FT", "SSD", "LFSSD")}
+    assert marks == {"SSD": "a", "FT": "b", "LFSSD": ""}
+    assert any("LFSSD, with fewer than two training seeds" in note for note in grid.notes)
