@@ -121,7 +121,8 @@ def _noted(chosen: Sequence[Table], studied: int) -> list[Table]:
     """Tables, with a note on those beyond the first that have statistics."""
     note = (
         "Left out: statistics (overview, intervals, ranks, sources of spread) and plots of samples, which only the "
-        f"first {studied} of {len(chosen)} tables have; supreme.report.write_report(RUNS, studied={len(chosen)}) writes all."
+        f"first {studied} of {len(chosen)} tables have; "
+        f"supreme.report.write_report(RUNS, studied={len(chosen)}) writes all."
     )
     return [*chosen[:studied], *(replace(table, notes=(*table.notes, note)) for table in chosen[studied:])]
 
