@@ -207,11 +207,16 @@ def _codes(means: pd.DataFrame, levels: Sequence[str]) -> Codes:
 
 
 def _tree(values: Array, codes: Codes) -> Tree:
-    """Values by seed: an array over the innermost seeds, lists of such above it."""
+    """Values by seed: an array over the innermost seeds, lists of such above it.
+
+    Where every seed has one below it, drawing that one changes nothing, so the level is left out.
+    """
     if codes.shape[1] == 1:
         return values
     parts = [codes[:, 0] == code for code in dict.fromkeys(codes[:, 0].tolist())]
-    return [_tree(values[part], codes[part, 1:]) for part in parts]
+    branches = [_tree(values[part], codes[part, 1:]) for part in parts]
+    arrays = [branch for branch in branches if isinstance(branch, np.ndarray) and len(branch) == 1]
+    return np.concatenate(arrays) if len(arrays) == len(branches) else branches
 
 
 def _centre(tree: "Tree | float") -> float:
@@ -228,8 +233,9 @@ def _drawn_means(tree: Tree, size: int, rng: np.random.Generator) -> Array:
     if isinstance(tree, np.ndarray):
         return np.asarray(tree[picks].mean(axis=1), dtype=np.float64)
     total = np.zeros(size)
-    for place, branch in enumerate(tree):
-        rows = np.nonzero(picks == place)[0]
+    drawn = np.argsort(picks, axis=None, kind="stable") // count  # rows of the means, by the seed that was drawn
+    ends = np.cumsum(np.bincount(picks.ravel(), minlength=count))[:-1]
+    for branch, rows in zip(tree, np.split(drawn, ends), strict=True):
         total += np.bincount(rows, weights=_drawn_means(branch, len(rows), rng), minlength=size)
     return np.asarray(total / count, dtype=np.float64)
 

@@ -187,7 +187,8 @@ def compare(
     Args:
         scores: what :func:`score_table` returns.
         unit: levels of its index whose values tell independent units apart; None takes every row as one.
-        absolute: compare the sizes of the units' means, for gaps, where 0 is best.
+        absolute: compare sizes, for gaps, where 0 is best; they are taken before the mean over a unit's blocks, so
+            that gaps of different sign do not cancel.
         level: level of the interval of the mean difference (Student's).
         dependent: adjust for false discoveries under any dependence of the pairs (Benjamini-Yekutieli).
         seed: seed of the permutation test where it draws.
@@ -247,8 +248,7 @@ def _pair(
     both: pd.DataFrame, unit: str | Sequence[str] | None, absolute: bool, level: float, seed: int
 ) -> dict[Hashable, Any]:
     """The comparison of the two columns of a frame."""
-    means = unit_means(both, unit).to_numpy(dtype=np.float64)
-    means = np.abs(means) if absolute else means
+    means = unit_means(both.abs() if absolute else both, unit).to_numpy(dtype=np.float64)
     differences = means[:, 0] - means[:, 1]
     differences = differences[np.isfinite(differences)]
     interval, std = t_interval(differences, level), summary(differences).std

@@ -1,9 +1,10 @@
 """Ranks of methods over many blocks, and which methods cannot be told apart."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +17,8 @@ from supreme.experiment.statistics import t_quantile
 
 Array: TypeAlias = NDArray[np.float64]
 
+ARRANGED = 20_000  # rank sums per block up to which every arrangement of the ranks is counted
+
 
 @dataclass(frozen=True)
 class Friedman:
@@ -24,10 +27,11 @@ class Friedman:
     Attributes:
         chi2: Friedman's statistic, corrected for ties.
         df: its degrees of freedom, methods - 1.
-        p: p-value of ``chi2``, an approximation for many blocks.
+        p: p-value of ``chi2`` for many blocks, the approximation that other software gives.
         f: Iman and Davenport's form of the statistic, infinite when all blocks agree.
         f_df: its degrees of freedom.
-        f_p: p-value of ``f``, the better approximation for few blocks.
+        f_p: p-value of ``f``, which orders the outcomes as ``chi2`` does: exact, or the better approximation.
+        exact: whether ``f_p`` counts all arrangements of the ranks inside blocks.
         blocks: number of blocks that all methods have.
         methods: number of methods.
     """
@@ -38,6 +42,7 @@ class Friedman:
     f: float
     f_df: tuple[int, int]
     f_p: float
+    exact: bool
     blocks: int
     methods: int
 
@@ -47,7 +52,7 @@ class CriticalDifference:
     """Mean ranks, the difference that counts as one, and the groups inside which there is none.
 
     Attributes:
-        difference: mean ranks that differ by at least this much are told apart.
+        difference: mean ranks that differ by at least this much are told apart; infinite where none can be.
         ranks: mean rank by method, the best first.
         groups: methods that cannot be told apart, best group first; groups may overlap, and a method that is told
             apart from all others is a group of its own.
@@ -144,6 +149,10 @@ def friedman(scores: pd.DataFrame, *, best: str = "low") -> Friedman:
     the mean over blocks of the variance (divisor k - 1) of the ranks in a block; without ties ``s^2 = k (k + 1) / 12``.
     ``F = (N - 1) chi2 / (N (k - 1) - chi2)`` has k - 1 and (k - 1)(N - 1) degrees of freedom.
 
+    Its p-value is exact where the arrangements of the ranks inside blocks can be counted (50 blocks and more for two
+    or three methods, ten for four, three for five, two for six or seven). Elsewhere it is that of the F distribution,
+    but at least ``(k!)^-(N - 1)``, the chance that all blocks agree.
+
     Args:
         scores: one row per block, one column per method; blocks that a method lacks are left out.
         best: which score is best; it changes nothing for "low" and "high".
@@ -158,6 +167,8 @@ def friedman(scores: pd.DataFrame, *, best: str = "low") -> Friedman:
         >>> test = friedman(pd.DataFrame({"A": [1.0, 1.0, 2.0], "B": [2.0, 3.0, 1.0], "C": [3.0, 2.0, 3.0]}))
         >>> round(test.chi2, 3), test.df, round(test.f, 3), test.f_df
         (2.667, 2, 1.6, (2, 4))
+        >>> friedman(pd.DataFrame({"A": [1.0, 1.0], "B": [2.0, 2.0]})).f_p
+        0.5
     """
     ranks = block_ranks(scores, best=best).to_numpy(dtype=np.float64)
     blocks, methods = ranks.shape
@@ -169,8 +180,9 @@ def friedman(scores: pd.DataFrame, *, best: str = "low") -> Friedman:
     rest = blocks * (methods - 1) - chi2
     f_df = (methods - 1, (methods - 1) * (blocks - 1))
     f = (blocks - 1) * chi2 / rest if rest > 1e-9 * chi2 else math.inf
-    f_p = float(special.fdtrc(*f_df, f)) if math.isfinite(f) else 0.0
-    return Friedman(chi2, methods - 1, float(special.chdtrc(methods - 1, chi2)), f, f_df, f_p, blocks, methods)
+    p, null = float(special.chdtrc(methods - 1, chi2)), _null(ranks)
+    f_p = _friedman_p(ranks, null) if null else max(float(special.fdtrc(*f_df, f)), _agreement(methods, blocks))
+    return Friedman(chi2, methods - 1, p, f, f_df, f_p, null is not None, blocks, methods)
 
 
 def critical_difference(methods: int, blocks: int, level: float = 0.95) -> float:
@@ -207,6 +219,11 @@ def critical_difference(methods: int, blocks: int, level: float = 0.95) -> float
 def nemenyi(scores: pd.DataFrame, *, best: str = "low", level: float = 0.95) -> CriticalDifference:
     """Nemenyi's test of all pairs of methods: groups that cannot be told apart by their mean ranks.
 
+    Nemenyi's difference is for many blocks; with few it may tell more apart than ``level`` allows (two methods that
+    agree in four seeds, exact p 0.125). Where the arrangements of the ranks inside blocks can be counted, the
+    difference is therefore raised to the smallest that the largest difference of any two mean ranks reaches with a
+    chance of at most ``1 - level``; it is infinite, and all methods are one group, where there is none.
+
     Args:
         scores: one row per block, one column per method; blocks that a method lacks are left out. Blocks are taken
             as independent, so average those of one training seed first (``unit_means``).
@@ -217,7 +234,7 @@ def nemenyi(scores: pd.DataFrame, *, best: str = "low", level: float = 0.95) -> 
         ConfigError: if there are fewer than two methods or no block that all have.
 
     Reference:
-        Demsar 2006, JMLR 7, section 3.2.2 and figure 1.
+        Demsar 2006, JMLR 7, section 3.2.2 and figure 1; Eisinga et al. 2017, BMC Bioinformatics 18 (why exact).
 
     Example:
         >>> scores = pd.DataFrame({"A": [1.0] * 12, "B": [2.0] * 12, "C": [3.0] * 6 + [2.5] * 6})
@@ -225,10 +242,10 @@ def nemenyi(scores: pd.DataFrame, *, best: str = "low", level: float = 0.95) -> 
         (('A',), ('B',), ('C',))
     """
     ranks = block_ranks(scores, best=best)
-    difference = critical_difference(len(ranks.columns), len(ranks), level)
+    difference = _exact_difference(ranks, critical_difference(len(ranks.columns), len(ranks), level), level)
     means = ranks.mean().sort_values(kind="stable")
     order = {str(name): float(rank) for name, rank in means.items()}
-    apart = [(a, b) for a, b in combinations(order, 2) if order[b] - order[a] >= difference]
+    apart = [(a, b) for a, b in combinations(order, 2) if order[b] - order[a] >= difference - 1e-9]
     return CriticalDifference(difference, order, indistinct_groups(order, apart), len(ranks), level)
 
 
@@ -299,3 +316,51 @@ def _cluster_sums(ranks: pd.DataFrame, cluster: str | None) -> tuple[Array, Arra
         raise ConfigError(f"Expected a level of the index ({known}) as cluster, got '{cluster}'.")
     groups = ranks.groupby(level=cluster, sort=False)
     return groups.sum().to_numpy(dtype=np.float64), np.asarray(groups.size(), dtype=np.float64)
+
+
+def _null(ranks: Array) -> tuple[NDArray[np.int_], Array] | None:
+    """Rank sums, doubled and ascending, under all arrangements of the ranks inside blocks, and their chances.
+
+    All methods are alike, so the first block stays and equal sums in another order are one; None where they are many.
+    """
+    doubled = np.rint(2 * ranks).astype(int)
+    methods = doubled.shape[1]
+    if math.factorial(methods) > ARRANGED:
+        return None
+    orders = np.array(list(permutations(range(methods))))
+    sums: NDArray[np.int_] = np.sort(doubled[:1], axis=1)
+    chances: Array = np.ones(1)
+    for block in doubled[1:]:
+        if len(sums) * len(orders) > ARRANGED:
+            return None
+        arranged = np.sort((sums[:, None] + block[orders]).reshape(-1, methods), axis=1)
+        sums, places = np.unique(arranged, axis=0, return_inverse=True)
+        shares = np.repeat(chances, len(orders)) / len(orders)
+        chances = np.asarray(np.bincount(places.ravel(), shares), dtype=np.float64)
+    return sums, chances
+
+
+def _friedman_p(ranks: Array, null: tuple[NDArray[np.int_], Array]) -> float:
+    """Chance of rank sums at least as far from each other as those observed, by their squares."""
+    sums, chances = null
+    observed = np.rint(2 * ranks).astype(int).sum(axis=0)
+    return min(1.0, float(chances[np.sum(sums**2, axis=1) >= np.sum(observed**2)].sum()))
+
+
+def _agreement(methods: int, blocks: int) -> float:
+    """Chance that all blocks rank the methods alike, never 0."""
+    orders: int = math.factorial(methods) ** (blocks - 1)
+    return max(1 / orders, sys.float_info.min)
+
+
+def _exact_difference(ranks: pd.DataFrame, difference: float, level: float) -> float:
+    """The difference, or the next larger one that equal methods reach rarely enough; infinite without one."""
+    null = _null(ranks.to_numpy(dtype=np.float64))
+    if null is None:
+        return difference if difference <= len(ranks.columns) - 1 else math.inf
+    sums, chances = null
+    widths = (sums[:, -1] - sums[:, 0]) / (2 * len(ranks))
+    wider = [difference, *np.unique(widths[widths >= difference - 1e-9]).tolist()]
+    rare = (width for width in wider if chances[widths >= width - 1e-9].sum() <= 1 - level + 1e-12)
+    found = next(rare, math.inf)
+    return found if widths.max() >= found - 1e-9 else math.inf

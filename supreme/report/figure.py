@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 TEXT, LINE, ACCENT, ABOVE, BELOW = "#25252b", "#c9c9d1", "#3b7fcb", "#c8453b", "#2f6fb5"
 COLOURS = ("#3b7fcb", "#d9722c", "#2c9a6b", "#a463b0", "#c8453b", "#8d6e4b", "#3aa7c4", "#8a8d1f")
@@ -108,3 +110,15 @@ def style() -> Iterator[None]:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
+
+
+def plain_ticks(axis: Axis, most: int) -> None:
+    """Powers of ten as plain numbers, none between them.
+
+    Args:
+        axis: a logarithmic axis.
+        most: number of labels that have room.
+    """
+    axis.set_major_locator(LogLocator(numticks=most))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())

@@ -4,27 +4,29 @@ import math
 
 import pandas as pd
 
-from supreme.experiment.statistics import SINGLE
+from supreme.experiment.statistics import SINGLE, summary
 from supreme.report.columns import number
 from supreme.report.grid import Entry, Grid
 from supreme.report.intervals import entry
-from supreme.report.table import Row, Table
+from supreme.report.sizes import mean_sizes
+from supreme.report.table import Row, Table, training_means
 
 ASPECTS = (
-    ("forgetting", "Forgetting: gap (points)", "forget/accuracy_gap"),
-    ("utility", "Utility: gap (points)", "retain/accuracy_gap"),
-    ("privacy", "Privacy: MIA gap (points)", "mia_gap"),
+    ("forgetting", "Forgetting: mean |gap| (points)", "forget/accuracy_gap"),
+    ("utility", "Utility: mean |gap| (points)", "retain/accuracy_gap"),
+    ("privacy", "Privacy: mean |MIA gap| (points)", "mia_gap"),
     ("cost", "Cost: time (% of Retrain)", "time_s"),
 )
 ABOUT = (
     "How far each method is from the retrained model M_r: in accuracy on the forget set (forgetting) and on the retain "
-    "set (utility), and in the share that a membership attack takes for training images (privacy), as sizes in "
-    "percentage points; and what it costs. 0 is best throughout; small: place among the methods."
+    "set (utility), and in the share that a membership attack takes for training images (privacy), as the mean of the "
+    "absolute gaps of single runs in percentage points, so that gaps of different sign do not cancel; and what it "
+    "costs. 0 is best throughout; small: place among the methods."
 )
 
 
 def overview_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.DataFrame]]:
-    """Four numbers per method, means as in the result table.
+    """Four numbers per method: means over targets, then over seeds, as in the result table; of gaps the sizes.
 
     Args:
         table: the result table.
@@ -33,10 +35,10 @@ def overview_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.
     Returns:
         The grid, and its numbers as a frame ``"overview"``: method, aspect, value in percent, place (1 is best).
     """
-    gold = next((_mean(row, "time_s") for row in table.rows if row.method == "Retrain"), math.nan)
+    gold = next((_time(row) for row in table.rows if row.method == "Retrain"), math.nan)
     lines, columns = [], []
     for aspect, title, key in ASPECTS:
-        values = {entry(row): _percent(row, key, gold) for row in table.rows if not row.reference}
+        values = {entry(row): _percent(row, runs, key, gold) for row in table.rows if not row.reference}
         ranked = pd.Series(values, dtype=float).round(6).rank(method="min")
         if ranked.notna().any():
             columns.append((aspect, title))
@@ -53,13 +55,14 @@ def overview_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.
     return Grid("overview", "Forgetting, utility, privacy, cost", about, header, rows), {"overview": frame}
 
 
-def _mean(row: Row, key: str) -> float:
-    return row.cells[key].mean if key in row.cells else math.nan
+def _time(row: Row) -> float:
+    return row.cells["time_s"].mean if "time_s" in row.cells else math.nan
 
 
-def _percent(row: Row, key: str, gold: float) -> float:
-    value = abs(_mean(row, key))
-    return 100 * (value / gold if key == "time_s" else value)
+def _percent(row: Row, runs: pd.DataFrame, key: str, gold: float) -> float:
+    if key == "time_s":
+        return 100 * _time(row) / gold if gold else math.nan
+    return 100 * summary(training_means(mean_sizes(row, runs, [key])).values()).mean
 
 
 def _field(line: object) -> Entry:

@@ -19,7 +19,6 @@ from supreme.report.table import Table
 LEVEL = 0.95
 DRAWN = 3
 COLUMNS = ("metric", "method", "mean_rank", "low", "high", "blocks", "n", "kind", "group", "critical_difference")
-BEST = {"retrained": "zero", "zero": "zero", "low": "low", "high": "high"}
 
 
 def rank_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.DataFrame]]:
@@ -52,13 +51,13 @@ def rank_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.Data
 def _ranks(table: Table, runs: pd.DataFrame, column: Column) -> tuple[pd.DataFrame, dict[str, float]]:
     """Ranks in one metric, and the numbers of the tests."""
     scores = unit_means(method_scores(table, runs, column), "training_seed")
-    best = BEST[column.best]
+    best = "high" if column.best == "high" else "low"
     blocks = len(scores.dropna())
     if len(scores.columns) < 2 or not blocks:
         return pd.DataFrame(columns=COLUMNS), {}
     found = mean_ranks(scores, best=best, replicates=REPLICATES, level=LEVEL)
     critical = nemenyi(scores, best=best, level=LEVEL)
-    letters = group_letters(critical.groups) if blocks > 1 else {}
+    letters = group_letters(critical.groups) if math.isfinite(critical.difference) else {}
     test = friedman(scores, best=best).f_p if blocks > 1 else math.nan
     difference = critical.difference if blocks > 1 else math.nan
     groups = [letters.get(name, "") for name in found["method"]]
@@ -73,8 +72,12 @@ def _tests(found: list[tuple[pd.DataFrame, dict[str, float]]]) -> list[tuple[str
         values = [test.get(key, math.nan) for _, test in found]
         if not all(map(math.isnan, values)):
             digits = ".2f" if key == "difference" else ".2g"
-            rows.append((name, tuple(Entry("-" if math.isnan(x) else format(x, digits)) for x in values)))
+            rows.append((name, tuple(Entry(_test_text(value, digits)) for value in values)))
     return rows
+
+
+def _test_text(value: float, digits: str) -> str:
+    return "-" if math.isnan(value) else "none" if math.isinf(value) else format(value, digits)
 
 
 def _field(line: Mapping[Any, Any] | None) -> Entry:
@@ -91,8 +94,9 @@ def _about(seeds: int) -> str:
         return "Ranks of a single seed (1 is best): without intervals, tests and groups."
     return (
         f"Rank of each method (1 is best), mean over {seeds} training seeds with 95 % bootstrap interval. Methods "
-        "whose mean ranks differ by less than the critical difference (Nemenyi, 5 %) share a letter: they cannot be "
-        "told apart."
+        "whose mean ranks differ by less than the critical difference (Nemenyi, 5 %, raised for few seeds by the exact "
+        "distribution) share a letter: this test cannot tell them apart. None: with so few seeds no difference counts "
+        "as one. Gaps are ranked by their sizes, averaged over the runs of a seed."
     )
 
 
@@ -119,6 +123,7 @@ def rank_plot(table: Table, ranks: pd.DataFrame) -> Plot | None:
                 axis.plot([line["low"], line["high"]], [place, place], color=ACCENT, lw=1.2)
                 axis.plot(line["mean_rank"], place, "D", color=ACCENT, markersize=4.5)
             first, width = part["mean_rank"].min(), part["critical_difference"].iloc[0]
+            width = width if math.isfinite(width) else 0.0  # no bar where no difference counts
             axis.plot([first, first + width], [-0.8, -0.8], color=TEXT, lw=2.5, solid_capstyle="butt")
             axis.set_yticks(range(len(part)), [labels.get(name, name) for name in part["method"]])
             axis.set(ylim=(len(part) - 0.5, -1.3), xlim=(0.8, max(len(part), first + width) + 0.2))
@@ -126,7 +131,7 @@ def rank_plot(table: Table, ranks: pd.DataFrame) -> Plot | None:
             axis.grid(axis="x")
         about = (
             "Diamond and line: mean rank over seeds (1 is best) and 95 % interval; black bar: critical difference, "
-            "beyond which two methods are told apart."
+            "from which on two methods are told apart (none with very few seeds)."
         )
         data = list(ranks[ranks["metric"].isin(metrics)].itertuples(index=False, name=None))
         return drawn("ranks", "Mean ranks", about, COLUMNS, data, figure)

@@ -7,12 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from supreme.report.figure import ABOVE, BELOW, COLOURS, LINE, TEXT, WIDTH, Plot, drawn, style
+from supreme.report.figure import ABOVE, BELOW, COLOURS, LINE, TEXT, WIDTH, Plot, drawn, plain_ticks, style
 from supreme.report.labels import clean, method_label, method_order, natural
 from supreme.report.outputs import Array, Outputs, read_outputs, roc
 from supreme.report.records import SEEDS
@@ -29,7 +27,7 @@ def sample_plots(table: Table, data: pd.DataFrame, records: Sequence[Mapping[str
     """Plots of a table from the stored outputs of its runs; none where no outputs were kept.
 
     Histograms and confusion are of one target and seed, the first that the original and the retrained model have; the
-    attack's curves are means over all.
+    loss-threshold attack's curves are means over all.
 
     Args:
         table: the result table.
@@ -108,18 +106,6 @@ def _histograms(models: Models, name: str, values: Callable[[Outputs], Array], w
     return drawn(name, title, about, header, data, figure)
 
 
-def plain_ticks(axis: Axis, most: int) -> None:
-    """Powers of ten as plain numbers, none between them.
-
-    Args:
-        axis: a logarithmic axis.
-        most: number of labels that have room.
-    """
-    axis.set_major_locator(LogLocator(numticks=most))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
-
-
 def _symbol(method: str, variant: str) -> str:
     return {"Original": "Original (M_o)"}.get(method) or method_label(method, variant)
 
@@ -162,7 +148,7 @@ def _tile(axis: Axes, x: int, y: int, share: float, change: float | None) -> Non
 
 
 def _attack(models: Models) -> Plot | None:
-    """Mean curve of the membership attack of every method, on logarithmic axes."""
+    """Mean curve of the loss-threshold attack on every method, on logarithmic axes."""
     curves = {name: found for name, outputs in models.items() if len(found := _curves(outputs))}
     if not curves:
         return None
@@ -190,11 +176,12 @@ def _attack(models: Models) -> Plot | None:
     runs = max(map(len, curves.values()))
     seeds = "a single run" if runs == 1 else f"mean over {runs} targets and seeds"
     about = (
-        "Telling forget samples from test samples by the loss (low: member), on logarithmic axes; grey: guessing; "
-        f"{seeds}. For a forgotten class the test samples are those of that class."
+        "A loss-threshold attack, not the trained attack behind the MIA columns: samples whose loss is below a "
+        "threshold are called members; every threshold gives a point, forget against test samples, on logarithmic "
+        f"axes. Grey: guessing; {seeds}. For a forgotten class the test samples are those of that class."
     )
     header = ("method", "variant", "false_positive_rate", "true_positive_rate_mean", "true_positive_rate_std", "n")
-    return drawn("roc", "Membership attack", about, header, data, figure)
+    return drawn("roc", "Loss-threshold membership attack", about, header, data, figure)
 
 
 def _curves(outputs: Sequence[Outputs]) -> Array:

@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -27,19 +28,23 @@ STUDIED = 24
 NEEDS = "% Needs \\usepackage{booktabs} in the preamble."
 
 
-def write_report(path: str | Path, out: str | Path | None = None, *, per_target: bool = False) -> list[Path]:
+def write_report(
+    path: str | Path, out: str | Path | None = None, *, per_target: bool = False, studied: int = STUDIED
+) -> list[Path]:
     """Read the records of a plan and write the whole report.
 
     Files: ``index.html`` (everything on one page), ``tables.txt``, ``tables.md``, ``tables.tex``, ``tables.csv``
     (mean, standard deviation and n of every metric), ``runs.csv`` (every run), ``statistics.md``, ``statistics.tex``
-    and ``statistics/`` (intervals, comparisons, ranks, sources of spread, M_r as a distribution; of the first 24
-    tables), ``paper.md``, ``paper.tex`` and ``paper.csv`` (the paper's three tables in its form), and ``plots/`` with
-    every plot as SVG, PNG and CSV. The same records always give the same files.
+    and ``statistics/`` (intervals, comparisons, ranks, sources of spread, M_r as a distribution), ``paper.md``,
+    ``paper.tex`` and ``paper.csv`` (the paper's three tables in its form), and ``plots/`` with every plot as SVG, PNG
+    and CSV. The same records always give the same files.
 
     Args:
         path: the output folder of a plan, or a folder of records.
         out: where to write; None writes to ``<path>/report``.
         per_target: one table per forget target instead of means over targets (the page has both).
+        studied: number of tables, from the first, that have statistics and plots of samples, which take seconds each;
+            the others have a note that says so.
 
     Returns:
         The files written, the page first.
@@ -50,12 +55,12 @@ def write_report(path: str | Path, out: str | Path | None = None, *, per_target:
     """
     records = read_records(path)
     data = frame(records)
-    chosen = tables(data, per_target=per_target)
-    figures = [[*plots(table), *filter(None, [curve_plot(table, data, records)])] for table in chosen]
-    studies = [study(table, data) if place < STUDIED else Study((), ()) for place, table in enumerate(chosen)]
+    chosen = _noted(tables(data, per_target=per_target), studied)
+    figures = [[*plots(table, data), *filter(None, [curve_plot(table, data, records)])] for table in chosen]
+    studies = [study(table, data) if place < studied else Study((), ()) for place, table in enumerate(chosen)]
     root = Path(path).parent if Path(path).name == "records" else Path(path)
-    samples = [sample_plots(table, data, records, root) for table in chosen[:STUDIED]]
-    samples += [[] for _ in chosen[STUDIED:]]
+    samples = [sample_plots(table, data, records, root) for table in chosen[:studied]]
+    samples += [[] for _ in chosen[studied:]]
     figures = [[*own, *more] for own, more in zip(figures, samples, strict=True)]
     drawn = [[*own, *one.plots] for own, one in zip(figures, studies, strict=True)]
     grids = [
@@ -110,6 +115,16 @@ def write_grids(folder: str | Path, name: str, title: str, grids: Sequence[Grid]
 def runs_csv(data: pd.DataFrame) -> str:
     """Every run as one line: its fields, state, origin and metrics at full precision."""
     return csv_of(data)
+
+
+def _noted(chosen: Sequence[Table], studied: int) -> list[Table]:
+    """Tables, with a note on those beyond the first that have statistics."""
+    note = (
+        "Left out: statistics (overview, intervals, ranks, sources of spread) and plots of samples, which only the "
+        f"first {studied} of {len(chosen)} tables have; "
+        f"supreme.report.write_report(RUNS, studied={len(chosen)}) writes all."
+    )
+    return [*chosen[:studied], *(replace(table, notes=(*table.notes, note)) for table in chosen[studied:])]
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -68,8 +68,9 @@ def test_one_seed_below_each_is_the_plain_bootstrap():
     values = [1.0, 2.0, 4.0, 7.0]
     nested = nested_bootstrap(grid([[[value]] for value in values]), "x", replicates=20_000)
     plain = bootstrap_interval(values, replicates=20_000)
-    assert nested.mean == plain.mean
-    assert (nested.low, nested.high) == pytest.approx((plain.low, plain.high), abs=0.1)
+    assert nested == plain
+    many = np.random.default_rng(0).normal(size=200)
+    assert nested_bootstrap(grid([[[value]] for value in many]), "x") == bootstrap_interval(many)
 
 
 def closed_form_variance(tree):

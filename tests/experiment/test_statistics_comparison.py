@@ -181,6 +181,13 @@ def test_gaps_are_compared_by_size():
     assert compare(scores, unit=None)["difference"].item() == -3.0
 
 
+def test_gaps_of_different_sign_in_a_unit_do_not_cancel():
+    index = pd.MultiIndex.from_product([range(3), list("ab")], names=["training_seed", "target"])
+    scores = pd.DataFrame({"A": [10.0, -10.0] * 3, "B": [1.0, 1.0] * 3}, index)
+    assert compare(scores, absolute=True)["difference"].item() == 9.0
+    assert compare(scores)["difference"].item() == -1.0
+
+
 def test_a_single_seed_is_not_tested():
     row = compare(pd.DataFrame({"A": [1.0], "B": [2.0]}), unit=None).iloc[0]
     assert (row["kind"], row["difference"], row["n"]) == ("single seed", -1.0, 1)

@@ -74,23 +74,55 @@ def test_friedman_equals_scipy_with_and_without_ties(digits):
 
 @pytest.mark.parametrize("digits", [0, 8])
 def test_iman_davenport_is_the_analysis_of_variance_of_the_ranks(digits):
-    scores = np.random.default_rng(2).normal([0, 0.5, 1], 1.0, (8, 3)).round(digits)
+    scores = np.random.default_rng(2).normal([0, 0.5, 1, 1, 1], 1.0, (8, 5)).round(digits)
     ranks = stats.rankdata(scores, axis=1)
-    between = 8 * np.sum((ranks.mean(axis=0) - 2.0) ** 2)
-    rest = np.sum((ranks - ranks.mean(axis=0) - ranks.mean(axis=1, keepdims=True) + 2.0) ** 2)
+    between = 8 * np.sum((ranks.mean(axis=0) - 3.0) ** 2)
+    rest = np.sum((ranks - ranks.mean(axis=0) - ranks.mean(axis=1, keepdims=True) + 3.0) ** 2)
     got = friedman(pd.DataFrame(scores))
-    assert got.f == pytest.approx((between / 2) / (rest / 14))
-    assert got.f_p == pytest.approx(stats.f.sf(got.f, 2, 14))
-    assert got.f_df == (2, 14)
+    assert got.f == pytest.approx((between / 4) / (rest / 28))
+    assert got.f_p == pytest.approx(stats.f.sf(got.f, 4, 28))
+    assert (got.f_df, got.exact) == ((4, 28), False)
 
 
 def test_friedman_at_its_ends():
     agreed = friedman(pd.DataFrame([[1.0, 2.0, 3.0]] * 5))
-    assert (agreed.chi2, agreed.f, agreed.f_p) == (10.0, math.inf, 0.0)
+    assert (agreed.chi2, agreed.f, agreed.exact) == (10.0, math.inf, True)
+    assert agreed.f_p == pytest.approx(6.0**-4, rel=1e-9)  # one of the 6^4 ways to arrange four blocks by the first
     tied = friedman(pd.DataFrame([[1.0, 1.0, 1.0]] * 5))
-    assert (tied.chi2, tied.p, tied.f, tied.f_p) == (0.0, 1.0, 0.0, 1.0)
+    assert (tied.chi2, tied.p, tied.f, tied.f_p) == (0.0, 1.0, 0.0, pytest.approx(1.0))
     with pytest.raises(DataError, match="two blocks"):
         friedman(pd.DataFrame([[1.0, 2.0]]))
+
+
+@pytest.mark.parametrize(("methods", "blocks", "want"), [(2, 2, 1 / 2), (2, 5, 1 / 16), (4, 3, 1 / 24**2)])
+def test_blocks_that_agree_are_as_likely_as_they_are(methods, blocks, want):
+    assert friedman(pd.DataFrame([list(map(float, range(methods)))] * blocks)).f_p == pytest.approx(want, rel=1e-9)
+
+
+def every_arrangement(ranks):
+    """Mean ranks under all rearrangements inside all blocks, one by one."""
+    choices = [list(itertools.permutations(block)) for block in ranks.tolist()]
+    return np.array([np.mean(rows, axis=0) for rows in itertools.product(*choices)])
+
+
+@pytest.mark.parametrize(("seed", "shape"), [(0, (4, 3)), (1, (3, 3)), (2, (9, 2)), (3, (3, 4))])
+@pytest.mark.parametrize("most", [3, 100])  # with and without ties
+def test_few_blocks_have_the_p_value_of_all_arrangements(seed, shape, most):
+    scores = pd.DataFrame(np.random.default_rng(seed).integers(0, most, shape).astype(float))
+    ranks = stats.rankdata(scores, axis=1)
+    centre = (shape[1] + 1) / 2
+    spread = np.sum((every_arrangement(ranks) - centre) ** 2, axis=1)
+    want = np.mean(spread >= np.sum((ranks.mean(axis=0) - centre) ** 2) - 1e-9)
+    got = friedman(scores)
+    assert got.exact
+    assert got.f_p == pytest.approx(want, rel=1e-9)
+
+
+def test_many_methods_that_agree_have_no_p_of_zero():
+    got = friedman(pd.DataFrame([list(map(float, range(9)))] * 3))
+    assert not got.exact
+    assert got.f_p == pytest.approx(1 / math.factorial(9) ** 2, rel=1e-9)
+    assert friedman(pd.DataFrame([list(map(float, range(20)))] * 60)).f_p > 0
 
 
 # Demsar 2006, table 5 (a): critical values q of Nemenyi's test for 2 to 10 classifiers.
@@ -110,6 +142,36 @@ def test_nothing_to_compare_is_an_error():
         critical_difference(1, 5)
     with pytest.raises(ConfigError, match="a block"):
         nemenyi(pd.DataFrame({"A": [math.nan], "B": [1.0]}))
+
+
+@pytest.mark.parametrize(("blocks", "apart"), [(1, False), (2, False), (4, False), (5, False), (6, True), (12, True)])
+def test_two_methods_that_agree_are_apart_where_the_sign_test_says_so(blocks, apart):
+    found = nemenyi(pd.DataFrame({"A": [1.0] * blocks, "B": [2.0] * blocks}))
+    assert (stats.binomtest(blocks, blocks).pvalue <= 0.05) == apart
+    assert (found.groups == (("A",), ("B",))) == apart
+    assert math.isfinite(found.difference) == apart
+
+
+def test_one_block_against_seven_is_not_apart():
+    scores = pd.DataFrame({"A": [1.0] * 7 + [2.0], "B": [2.0] * 7 + [1.0]})
+    assert critical_difference(2, 8) <= 0.75  # what the approximation would call a difference, though p is 0.0703
+    assert stats.binomtest(1, 8).pvalue == pytest.approx(0.0703, abs=1e-4)
+    assert nemenyi(scores).groups == (("A", "B"),)
+    assert nemenyi(scores).difference == 1.0
+
+
+@pytest.mark.parametrize(("methods", "blocks"), [(2, 7), (3, 3), (3, 5), (4, 3)])
+def test_equal_methods_differ_by_the_difference_as_rarely_as_promised(methods, blocks):
+    ranks = pd.DataFrame([list(map(float, range(1, methods + 1)))] * blocks)
+    widths = np.ptp(every_arrangement(ranks.to_numpy()), axis=1)
+    found = nemenyi(ranks).difference
+    assert found >= critical_difference(methods, blocks)
+    assert 0 < np.mean(widths >= found - 1e-9) <= 0.05
+
+
+@pytest.mark.parametrize("methods", [3, 9])
+def test_two_blocks_can_be_too_few_for_any_difference(methods):
+    assert nemenyi(pd.DataFrame([list(map(float, range(methods)))] * 2)).difference == math.inf
 
 
 @pytest.mark.parametrize("seed", range(8))

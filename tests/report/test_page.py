@@ -44,7 +44,7 @@ class Reader(HTMLParser):
 def build(records):
     data = frame(records)
     found = tables(data)
-    return page(records, data, found, [plots(table) for table in found])
+    return page(records, data, found, [plots(table, data) for table in found])
 
 
 def parse(text):

@@ -11,60 +11,79 @@ from supreme.report.curves import curve_plot
 from supreme.report.plots import LINE, TEXT, pareto, plots, themed
 
 
-def table_of(plan, **options):
-    return tables(frame(plan.records(scenarios=("FullClass",), **options)))[0]
+def drawn(records):
+    data = frame(records)
+    return plots(tables(data)[0], data)
 
 
-def named(table):
-    return {plot.name: plot for plot in plots(table)}
+def drawn_of(plan, **options):
+    return drawn(plan.records(scenarios=("FullClass",), **options))
+
+
+def named(records):
+    return {plot.name: plot for plot in drawn(records)}
+
+
+def rows(plot):
+    return [dict(zip(plot.header, row, strict=True)) for row in plot.data]
 
 
 def test_three_plots_with_the_numbers_they_show(plan):
     records = plan.records(scenarios=("FullClass",), methods=("Original", "Retrain", "FineTune", "SSD"))
-    table = tables(frame(records))[0]
-    found = named(table)
-    assert list(found) == ["accuracy", "gaps", "cost"]
+    found = named(records)
+    assert list(found) == ["distributions", "gaps", "cost"]
 
-    points = [dict(zip(found["accuracy"].header, row, strict=True)) for row in found["accuracy"].data]
-    assert len(points) == 4 * 2 * 3
+    points = rows(found["distributions"])
+    metrics = ("accuracy", "activation_distance", "js_divergence")
+    shown = {f"{part}/{name}" for part in ("forget", "retain") for name in metrics} | {"mia", "speedup"}
+    assert {point["metric"] for point in points} == shown
+    assert len(points) == 4 * 3 * 8 - 3  # M_o has no speed-up
     for point in points:
         want = [
-            record["metrics"][f"{point['set']}/accuracy"]
+            record["metrics"][point["metric"]]
             for record in records
             if record["run"]["method"] == point["method"] and record["run"]["training_seed"] == point["training_seed"]
         ]
         assert len(want) == 2
-        assert math.isclose(point["accuracy"], sum(want) / 2, rel_tol=1e-12)
+        assert math.isclose(point["value"], sum(want) / 2, rel_tol=1e-12)
 
-    for row in found["cost"].data:
-        point = dict(zip(found["cost"].header, row, strict=True))
+    for point in rows(found["cost"]):
         by_seed = []
         for seed in (260, 261, 262):
-            gaps = [
-                sum(
-                    record["metrics"][f"{part}/accuracy_gap"]
-                    for record in records
-                    if record["run"]["method"] == point["method"] and record["run"]["training_seed"] == seed
-                )
-                / 2
-                for part in ("forget", "retain")
+            mine = [
+                record["metrics"]
+                for record in records
+                if record["run"]["method"] == point["method"] and record["run"]["training_seed"] == seed
             ]
-            by_seed.append(100 * (abs(gaps[0]) + abs(gaps[1])) / 2)
+            sizes = [abs(one[f"{part}/accuracy_gap"]) for one in mine for part in ("forget", "retain")]
+            by_seed.append(100 * sum(sizes) / 4)
         assert math.isclose(point["gap_points_mean"], sum(by_seed) / 3, rel_tol=1e-9)
     assert [row[0] for row in found["cost"].data] == ["FineTune", "SSD"]
     assert {row[0] for row in found["gaps"].data} == {"Original", "FineTune", "SSD"}
 
 
+def test_gaps_of_different_sign_do_not_reach_the_front(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD", "LFSSD"), seeds=(1, 2))
+    for record in records:
+        run = record["run"]
+        size = {"SSD": 0.1 if run["target"] == "3" else -0.1, "LFSSD": 0.02}.get(run["method"], 0.0)
+        record["metrics"] |= {"forget/accuracy_gap": size, "retain/accuracy_gap": 0.0, "time_s": 1.0}
+    found = {row["method"]: row for row in rows(named(records)["cost"])}
+    assert found["SSD"]["gap_points_mean"] == pytest.approx(5.0)
+    assert found["LFSSD"]["gap_points_mean"] == pytest.approx(1.0)
+    assert (found["SSD"]["pareto"], found["LFSSD"]["pareto"]) == (0, 1)
+
+
 def test_files_are_what_they_say(plan):
-    for plot in plots(table_of(plan, methods=("Retrain", "SSD"))):
+    for plot in drawn_of(plan, methods=("Retrain", "SSD")):
         assert plot.png.startswith(b"\x89PNG")
         assert ET.fromstring(plot.svg).tag.endswith("svg")
 
 
 def test_the_same_table_gives_the_same_bytes_and_leaves_no_settings(plan):
-    table = table_of(plan, methods=("Retrain", "SSD"))
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD"))
     before = dict(mpl.rcParams)
-    first, second = plots(table), plots(table)
+    first, second = drawn(records), drawn(records)
     assert [(plot.svg, plot.png) for plot in first] == [(plot.svg, plot.png) for plot in second]
     assert dict(mpl.rcParams) == before
 
@@ -76,7 +95,7 @@ def test_names_are_drawn_as_they_are(plan):
             record["run"]["method"] = "_<b>$x_$&%\u2603"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = plots(tables(frame(records))[0])
+        found = drawn(records)
     assert len(found) == 3
     for plot in found:
         texts = [element.text or "" for element in ET.fromstring(plot.svg).iter() if element.tag.endswith("text")]
@@ -87,25 +106,28 @@ def test_what_cannot_be_drawn_is_left_out(plan):
     records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD"), seeds=(1,), targets=("3",))
     for record in records:
         record["metrics"] = {"forget/accuracy": 0.5}
-    assert [plot.name for plot in plots(tables(frame(records))[0])] == ["accuracy"]
+    only = named(records)
+    assert list(only) == ["distributions"]
+    assert {point["metric"] for point in rows(only["distributions"])} == {"forget/accuracy"}
     for record in records:
         plan.fail(record)
-    assert plots(tables(frame(records))[0]) == []
+    assert drawn(records) == []
 
 
 def test_odd_numbers_do_not_stop_a_plot(plan):
     records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD", "LFSSD"), seeds=(1, 2), targets=("3",))
-    odd = {"time_s": 0.0, "forget/accuracy_gap": math.inf}
+    odd = {"time_s": 0.0, "forget/accuracy_gap": math.inf, "speedup": math.inf, "mia": math.inf}
     for record in records:
         if record["run"]["method"] == "SSD":
             record["metrics"] |= odd
-    found = named(tables(frame(records))[0])
+    found = named(records)
     assert [row[0] for row in found["cost"].data] == ["LFSSD"]
     assert "gaps" in found
+    assert "mathdefault" not in found["distributions"].svg  # powers of ten are plain numbers
 
 
 def test_a_page_figure_follows_the_theme_and_has_its_own_ids(plan):
-    plot = plots(table_of(plan, methods=("Retrain", "SSD")))[0]
+    plot = drawn_of(plan, methods=("Retrain", "SSD"))[0]
     text = themed(plot.svg, "a1")
     root = ET.fromstring(text)
     assert "width" not in root.attrib

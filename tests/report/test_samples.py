@@ -82,5 +82,6 @@ def test_the_report_holds_them(plan, write_records):
     stem = "digits-resnet18-randomsample-0.05"
     assert {f"{stem}-{name}.{kind}" for name in ("loss", "confusion", "roc") for kind in ("svg", "png", "csv")} <= names
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
-    assert "Membership attack" in page
+    assert "Loss-threshold membership attack" in page
+    assert "not the trained attack behind the MIA columns" in page
     assert "mathdefault" not in page

@@ -1,6 +1,8 @@
+import itertools
 import math
 import statistics
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
@@ -34,6 +36,12 @@ def per_seed(records, method, key):
     seeds = sorted({record["run"]["training_seed"] for record in records})
     chosen = [record for record in records if record["run"]["method"] == method]
     return [statistics.fmean(r["metrics"][key] for r in chosen if r["run"]["training_seed"] == seed) for seed in seeds]
+
+
+def sizes_per_seed(records, method, key):
+    """Mean size over the runs of every seed."""
+    sized = [{**record, "metrics": {key: abs(record["metrics"].get(key, math.nan))}} for record in records]
+    return per_seed(sized, method, key)
 
 
 def test_intervals_are_those_of_scipy_over_seed_means(plan):
@@ -81,16 +89,13 @@ def test_a_single_seed_is_labelled_everywhere(plan):
 def test_ranks_agree_with_scipy(plan):
     records, data, table = build(plan, seeds=(1, 2, 3, 4, 5))
     grid, frames = rank_grid(table, data)
-    sizes = [[abs(v) for v in per_seed(records, name, "forget/accuracy_gap")] for name in ("FineTune", "SSD", "LFSSD")]
+    sizes = [sizes_per_seed(records, name, "forget/accuracy_gap") for name in ("FineTune", "SSD", "LFSSD")]
     ranks = pd.DataFrame(sizes).rank().mean(axis=1).tolist()
     for name, rank in zip(("FT", "SSD", "LFSSD"), ranks, strict=True):
         assert float(field(grid, name, "Gap (points): forget").text) == pytest.approx(rank, abs=0.006)
-    chi2 = stats.friedmanchisquare(*sizes).statistic
-    f = 4 * chi2 / (5 * 2 - chi2) if chi2 < 10 else math.inf
-    want = stats.f.sf(f, 2, 8)
-    assert float(field(grid, "Friedman test: p", "Gap (points): forget").text) == pytest.approx(
-        want, rel=0.06, abs=1e-9
-    )
+    arranged = np.array(list(itertools.product(itertools.permutations((1, 2, 3)), repeat=5))).mean(axis=1)
+    want = np.mean(arranged.var(axis=1) >= np.var(ranks) - 1e-9)
+    assert float(field(grid, "Friedman test: p", "Gap (points): forget").text) == pytest.approx(want, rel=0.06)
     q = stats.studentized_range.ppf(0.95, 3, math.inf) / math.sqrt(2)
     assert float(field(grid, "Critical difference", "MIA: share").text) == pytest.approx(
         q * math.sqrt(12 / 30), abs=0.006
@@ -98,6 +103,19 @@ def test_ranks_agree_with_scipy(plan):
     plot = rank_plot(table, frames["ranks"])
     assert plot is not None
     assert len(plot.data) == 3 * 3
+
+
+def test_two_methods_on_four_seeds_are_told_apart_by_no_test(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "FineTune", "LFSSD"), seeds=(1, 2, 3, 4))
+    data = frame(records)
+    table = tables(data)[0]
+    grid, frames = rank_grid(table, data)
+    assert field(grid, "LFSSD", "Gap (points): forget").text == "1.00"  # in every seed
+    assert all(not entry.mark for _, entries in grid.rows for entry in entries)
+    assert {entry.text for entry in dict(grid.rows)["Critical difference"]} == {"none"}
+    assert field(grid, "Friedman test: p", "Gap (points): forget").text == "0.12"
+    assert rank_plot(table, frames["ranks"]) is not None
+    assert "the paired test" in interval_grid(table, data)[0].notes[0]
 
 
 def test_gaps_in_standard_deviations_of_the_retrained_models(plan):
@@ -181,15 +199,63 @@ def test_the_overview_holds_sizes_of_gaps_and_places(plan):
     records, data, table = build(plan, seeds=(1, 2))
     grid, frames = overview_grid(table, data)
     gaps = {
-        name: abs(statistics.fmean(per_seed(records, name, "forget/accuracy_gap")))
+        name: statistics.fmean(sizes_per_seed(records, name, "forget/accuracy_gap"))
         for name in ("FineTune", "SSD", "LFSSD")
     }
     places = dict(zip(gaps, stats.rankdata(list(gaps.values())), strict=True))
     for name, label in zip(gaps, ("FT", "SSD", "LFSSD"), strict=True):
-        found = field(grid, label, "Forgetting: gap (points)")
+        found = field(grid, label, "Forgetting: mean |gap| (points)")
         assert float(found.text) == pytest.approx(100 * gaps[name], rel=0.01, abs=0.006)
         assert (int(found.small), found.best) == (places[name], places[name] == 1)
     times = {name: statistics.fmean(per_seed(records, name, "time_s")) for name in ("Retrain", "SSD")}
     share = float(field(grid, "SSD", "Cost: time (% of Retrain)").text)
     assert share == pytest.approx(100 * times["SSD"] / times["Retrain"], rel=0.01)
     assert set(frames["overview"]["method"]) == set(gaps)
+
+
+def test_gaps_of_different_sign_keep_their_size_in_all_statistics(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD", "LFSSD"), seeds=tuple(range(1, 8)))
+    for record in records:
+        way = 1 if record["run"]["target"] == "3" else -1
+        gap = {"SSD": 0.1 * way, "LFSSD": 0.02}.get(record["run"]["method"], 0.0)
+        record["metrics"] |= {"forget/accuracy_gap": gap, "mia_gap": gap}
+    data = frame(records)
+    table = tables(data)[0]
+    over, _ = overview_grid(table, data)
+    for column in ("Forgetting: mean |gap| (points)", "Privacy: mean |MIA gap| (points)"):
+        assert (field(over, "SSD", column).text, field(over, "SSD", column).small) == ("10.0", "2")
+        assert (field(over, "LFSSD", column).text, field(over, "LFSSD", column).small) == ("2.00", "1")
+    ranks, _ = rank_grid(table, data)
+    assert field(ranks, "SSD", "Gap (points): forget").text == "2.00"
+    grid, frames = interval_grid(table, data)
+    pair = frames["comparison"].query("metric == 'forget/accuracy_gap'").iloc[0]
+    assert pair["difference"] == pytest.approx(0.08)
+    marks = {name: field(grid, name, "Gap (points): forget").mark for name in ("SSD", "LFSSD")}
+    assert marks == {"LFSSD": "a", "SSD": "b"}  # the smaller gaps first, though those of SSD have the mean 0
+
+
+@pytest.mark.parametrize("nested", [1, 2])
+def test_intervals_of_many_seeds_have_their_bootstrap(plan, nested):
+    chosen = {"scenarios": ("FullClass",), "methods": ("Retrain", "SSD"), "targets": ("3",)}
+    records = [record for draw in range(nested) for record in plan.records(seeds=tuple(range(24)), seed=draw, **chosen)]
+    for place, record in enumerate(records):
+        record["run"]["unlearning_seed"] += 1000 * (place // (len(records) // nested))
+    data = frame(records)
+    lines = interval_grid(tables(data)[0], data)[1]["intervals"]
+    lines = lines[lines["std"] > 0]
+    assert len(lines) > 10
+    assert set(lines["n"]) == {24}
+    width = (lines["bootstrap_high"] - lines["bootstrap_low"]) / (lines["t_high"] - lines["t_low"])
+    assert width.between(0.75, 1.9).all(), width
+    assert (lines["bootstrap_low"] < lines["mean"]).all()
+
+
+def test_a_method_without_a_common_seed_has_no_letter(plan):
+    methods = ("Retrain", "SSD", "LFSSD", "FineTune")
+    records = plan.records(scenarios=("FullClass",), methods=methods, seeds=tuple(range(1, 9)))
+    records = [one for one in records if one["run"]["method"] != "LFSSD" or one["run"]["training_seed"] == 1]
+    data = frame(records)
+    grid, _ = interval_grid(tables(data)[0], data)
+    marks = {name: field(grid, name, "Gap (points): forget").mark for name in ("FT", "SSD", "LFSSD")}
+    assert marks == {"SSD": "a", "FT": "b", "LFSSD": ""}
+    assert any("LFSSD, with fewer than two training seeds" in note for note in grid.notes)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from supreme.errors import DataError, OutputError
+from supreme.report import frame, tables, write_report
 from supreme.report import write as module
-from supreme.report import write_report
 
 STATISTICS = ("overview", "intervals", "comparison", "ranks", "retrained", "retrained_audit", "gap_z", "variance")
 FILES = {
@@ -17,7 +17,7 @@ FILES = {
     *("statistics.md", "statistics.tex", "paper.md", "paper.tex", "paper.csv"),
     *(f"statistics/{name}.csv" for name in STATISTICS),
 }
-PLOTS = ("accuracy", "gaps", "cost")
+PLOTS = ("distributions", "gaps", "cost")
 
 
 @pytest.fixture
@@ -58,6 +58,22 @@ def test_tables_per_target(small, tmp_path):
     files = write_report(small, tmp_path / "r", per_target=True)
     assert {"digits-resnet18-fullclass-3-cost.svg", "digits-resnet18-fullclass-7-cost.svg"} <= {f.name for f in files}
     assert "target 7" in (tmp_path / "r" / "tables.txt").read_text(encoding="utf-8")
+
+
+def test_tables_beyond_the_studied_ones_say_so(plan, write_records, tmp_path):
+    records = plan.records(methods=("Retrain", "SSD"), seeds=(1,), targets=("3",))
+    folder = write_records(records)
+    plan.outputs(folder, records)
+    write_records(records)
+    files = write_report(folder, studied=1)
+    text, names = files[0].read_text(encoding="utf-8"), {file.name for file in files}
+    assert text.count("Left out: statistics") == 1
+    assert "the first 1 of 2 tables have; supreme.report.write_report(RUNS, studied=2) writes all" in text
+    assert "Left out: statistics" in (folder / "report" / "tables.md").read_text(encoding="utf-8")
+    assert "digits-resnet18-fullclass-roc.csv" in names
+    assert "digits-resnet18-randomsample-0.05-roc.csv" not in names
+    chosen = tables(frame(records))
+    assert module._noted(chosen, 2) == chosen
 
 
 def test_names_that_look_alike_get_files_of_their_own(plan, write_records):
