@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from supreme.experiment.bootstrap import BOOTSTRAP_SEED
 from supreme.report.columns import COLUMNS, Column
 from supreme.report.figure import Plot, themed
 from supreme.report.grid import Grid, grid_html
 from supreme.report.intervals import entry
-from supreme.report.labels import clean, listing
+from supreme.report.labels import clean, listing, method_order, natural
 from supreme.report.markup import Markup, join, tag
 from supreme.report.notes import LEGEND
 from supreme.report.origin import run_details
@@ -105,10 +106,11 @@ def _header(title: str, data: pd.DataFrame, tables: Sequence[Table]) -> Markup:
 
 def _footer() -> Markup:
     about = [join(tag("dt", column.title), tag("dd", column.about)) for column in COLUMNS if column.about]
-    text = tag("p", LEGEND)
+    drawn = f"Intervals and tests that draw (bootstrap, permutations) use the fixed seed {BOOTSTRAP_SEED}."
     return tag(
         "footer",
-        text,
+        tag("p", LEGEND),
+        tag("p", drawn),
         tag("details", tag("summary", "What the columns mean"), tag("dl", *about, class_="pairs legend")),
     )
 
@@ -235,6 +237,11 @@ def _fold(title: str, parts: Sequence[Markup], list_id: str | None = None) -> Ma
 
 
 def _numbered(runs: pd.DataFrame) -> list[tuple[int, dict[Any, Any]]]:
-    """Runs with their place among all records, failed ones first."""
+    """Runs with their place among all records: failed ones first, then in order of method, target and seeds."""
     items = list(zip((int(place) for place in runs.index), runs.to_dict("records"), strict=True))
-    return sorted(items, key=lambda item: item[1]["status"] == "done")
+    return sorted(items, key=lambda item: _place(item[1]))
+
+
+def _place(run: Mapping[Any, Any]) -> tuple[Any, ...]:
+    seeds = tuple(run[name] for name in SEEDS)
+    return run["status"] == "done", method_order(run["method"], run["variant"]), natural(run["target"]), seeds

@@ -180,6 +180,14 @@ def test_rows_of_the_statistics_lead_to_the_same_runs(plan):
     assert len(ssd) > 5  # the result table, overview, intervals, gaps of M_r, sources of spread
 
 
+def test_runs_stand_in_the_order_of_the_tables(plan):
+    records = plan.records(methods=("SSD", "Retrain"), targets=("10", "3"), seeds=(2, 1), scenarios=("FullClass",))
+    plan.fail(records[0])
+    shown = re.findall(r"</span> (\S+(?: \(M_r\))?), target (\d+), seed (\d)", build(records))
+    rest = [(name, target, seed) for name in ("Retrain (M_r)", "SSD") for target in ("3", "10") for seed in "12"]
+    assert shown == [("SSD", "10", "2"), *(run for run in rest if run != ("SSD", "10", "2"))]
+
+
 def test_the_line_of_a_run_names_all_its_seeds(plan):
     (record,) = plan.records(methods=("SSD",), seeds=(7,), targets=("3",), scenarios=("FullClass",))
     assert "SSD, target 3, seed 7" in parse(build([record])).text()
