@@ -127,7 +127,8 @@ def _section(
     several = table.target is None and 1 < runs["target"].nunique() <= TARGETS
     single = tables_of(runs, per_target=True) if several else []
     list_id = f"runs-{place}"
-    links = {row.name: runs_link(row.name, list_id, entry(row), table.target) for row in table.rows}
+    names = [(row.name, entry(row)) for row in table.rows] + [("M_r", "Retrain"), ("another M_r", "Retrain")]
+    links = {name: runs_link(name, list_id, method, table.target) for name, method in names}
     parts = [_target(part, list_id) for part in single]
     return tag(
         "section",

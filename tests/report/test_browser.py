@@ -1,7 +1,6 @@
 """The page in a real browser: Chromium without a window, driven by its DevTools protocol over two pipes."""
 
 import base64
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from supreme.report.page import page
 from supreme.report.plots import plots
 from supreme.report.study import Study, study
 
+fcntl = pytest.importorskip("fcntl")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = {"phone": (390, 844), "desk": (1280, 900)}
 

@@ -175,8 +175,11 @@ def test_rows_of_the_statistics_lead_to_the_same_runs(plan):
     records = plan.records(methods=("Retrain", "SSD"), scenarios=("FullClass",))
     data = frame(records)
     (table,) = tables(data)
-    links, _ = rows_and_runs(page(records, data, [table], [[]], [study(table, data)]))
+    text = page(records, data, [table], [[]], [study(table, data)])
+    links, _ = rows_and_runs(text)
     ssd = [attrs for attrs in links["runs-0"] if attrs["data-entry"] == "SSD" and "data-target" not in attrs]
+    shown = {data for name, data in parse(text).texts if name == "a"}
+    assert {"SSD", "Retrain (M_r)", "M_r", "another M_r"} <= shown
     assert len(ssd) > 5  # the result table, overview, intervals, gaps of M_r, sources of spread
 
 
