@@ -1,5 +1,7 @@
 """``supreme report``: tables, plots and one page from the records of a plan."""
 
+import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +31,12 @@ def main(command: str, words: Sequence[str]) -> int:
     options.add_argument("--compare", metavar=("A", "B"), nargs=2, help=about)
     about = "methods of one or more folders in order, each row with its plan, seeds and records"
     options.add_argument("--leaderboard", action="store_true", help=about)
+    about = "how many seeds give 95 %% intervals of this half-width at the least cost; 0.01 is one percentage point"
+    options.add_argument("--plan_seeds", metavar="HALF_WIDTH", type=float, help=about)
+    about = "with --plan_seeds, a metric such as mia_gap; may be given several times, the default is every gap"
+    options.add_argument("--plan_metric", metavar="METRIC", action="append", help=about)
     given = options.parse_args(words)
-    if given.compare and given.leaderboard:
-        raise ConfigError("Expected --compare or --leaderboard, got both; give one of them.")
+    _check(given)
     if given.compare:
         if given.runs:
             raise ConfigError(f"Expected two result sets after --compare, got a third ('{given.runs[0]}'); remove it.")
@@ -39,11 +44,25 @@ def main(command: str, words: Sequence[str]) -> int:
         compare(first, second, given.output)
     elif given.leaderboard and given.runs:
         rank(given.runs, given.output)
-    elif len(given.runs) == 1:
-        show(given.runs[0], given.output, per_target=given.per_target)
-    else:
+    elif len(given.runs) != 1:
         raise ConfigError(f"Expected one output folder of 'supreme run', got {len(given.runs)}; name it as RUNS.")
+    elif given.plan_seeds is not None:
+        plan_seeds(given.runs[0], given.plan_seeds, given.plan_metric or (), given.output)
+    else:
+        show(given.runs[0], given.output, per_target=given.per_target)
     return 0
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Whether the options go together."""
+    asked = {"--compare": given.compare, "--leaderboard": given.leaderboard, "--plan_seeds": given.plan_seeds}
+    several = [name for name, value in asked.items() if value is not None and value is not False]
+    if len(several) > 1:
+        raise ConfigError(f"Expected {' or '.join(several)}, got {'both' if len(several) == 2 else 'all'}; give one.")
+    if given.plan_metric and given.plan_seeds is None:
+        raise ConfigError("Expected --plan_seeds with --plan_metric, got none; add --plan_seeds 0.01.")
+    if given.plan_seeds is not None and not 0 < given.plan_seeds < math.inf:
+        raise ConfigError(f"Expected a half-width above 0 after --plan_seeds, got {given.plan_seeds:g}; try 0.01.")
 
 
 def show(runs: str | Path, output: str | Path | None = None, *, per_target: bool = False) -> None:
@@ -78,6 +97,26 @@ def compare(first: str, second: str, output: str | Path | None = None) -> None:
     folder = output or (folders[0] / "report" if folders else Path())
     page = write_grids(folder, "compare", "Two result sets side by side", grids, found)[0]
     sys.stdout.write(f"Comparison: {page}\n")
+
+
+def plan_seeds(
+    runs: str | Path, half_width: float, metrics: Sequence[str] = (), output: str | Path | None = None
+) -> None:
+    """Print how many seeds a precision costs at the least, going by a study, and write it.
+
+    Args:
+        runs: output folder of the study.
+        half_width: wanted half-width of the 95 % intervals, in the unit of the records.
+        metrics: what it is wanted for; none takes the gaps in accuracy and in the membership attack.
+        output: where the files go; None is ``<runs>/report``.
+    """
+    from supreme.report import print_grids, seed_grids, write_grids
+
+    grids, data = seed_grids(runs, half_width, metrics)
+    print_grids(grids, open_console())
+    title = f"Seeds for intervals of ± {half_width:g}"
+    page = write_grids(output or Path(runs) / "report", "seeds", title, grids, data)[0]
+    sys.stdout.write(f"Seeds: {page}\n")
 
 
 def rank(runs: Sequence[str], output: str | Path | None = None) -> None:

@@ -1,4 +1,9 @@
-"""Bootstrap intervals over seeds, nested as the seeds are, and the table of all intervals of a study."""
+"""Bootstrap intervals over seeds, nested as the seeds are, and the table of all intervals of a study.
+
+All draws of a report's statistics come from one fixed seed, :data:`BOOTSTRAP_SEED`, unless another is given: the same
+records always give the same intervals. No seed of a plan has a part in them; an evaluation seed drives the metrics that
+draw, and no metric of this package draws a bootstrap.
+"""
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
@@ -17,6 +22,8 @@ Array: TypeAlias = NDArray[np.float64]
 Codes: TypeAlias = NDArray[np.intp]
 Tree: TypeAlias = "Array | list[Tree]"
 
+BOOTSTRAP_SEED = 0
+
 
 def bootstrap_interval(
     values: Iterable[float],
@@ -24,7 +31,7 @@ def bootstrap_interval(
     *,
     expanded: bool = True,
     replicates: int = 4000,
-    seed: int = 0,
+    seed: int = BOOTSTRAP_SEED,
 ) -> Interval:
     """Mean and bootstrap interval: seeds are drawn with replacement, and quantiles of the drawn means are taken.
 
@@ -68,7 +75,7 @@ def nested_bootstrap(
     level: float = 0.95,
     expanded: bool = True,
     replicates: int = 4000,
-    seed: int = 0,
+    seed: int = BOOTSTRAP_SEED,
 ) -> Interval:
     """Mean and bootstrap interval of values with nested seeds: every level is drawn with replacement inside its parent.
 
@@ -123,7 +130,7 @@ def interval_table(
     levels: Sequence[str] = SEEDS,
     level: float = 0.95,
     replicates: int = 4000,
-    seed: int = 0,
+    seed: int = BOOTSTRAP_SEED,
 ) -> pd.DataFrame:
     """Mean, spread and intervals of every metric in every group of runs.
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from supreme.errors import ConfigError, DataError
 from supreme.experiment.random_terms import RESIDUAL
-from supreme.experiment.run_columns import ENTRY, entry_labels, require
+from supreme.experiment.run_columns import ENTRY, SEEDS, entry_labels, require
 from supreme.experiment.statistics import t_quantile
 from supreme.experiment.variance import Decomposition
 
@@ -19,6 +19,12 @@ _Choice: TypeAlias = tuple[float, int, int, int, int]  # cost, runs, I, J, K
 
 MOST = 1000  # unlearning or evaluation seeds, as in plans
 MOST_TRAINING = 20_000
+
+OF_TRAINING = ("train", "importances")
+OF_UNLEARNING = ("retrain", "retrained_outputs", "unlearn")
+SHARED = "original_outputs"  # by all unlearning seeds, unless those draw the forget set
+FIRST, AGAIN = "evaluate", "evaluate_again"
+NEEDED = ("train", "retrain", FIRST)
 
 
 class SeedVariances(NamedTuple):
@@ -33,7 +39,7 @@ class SeedCosts(NamedTuple):
     """What one more seed of a kind costs, in seconds, without the seeds inside it.
 
     A training seed is one M_o; an unlearning seed is M_r and all methods on all targets; an evaluation seed is the
-    evaluation of all of those.
+    evaluation of all of those. What only the first evaluation of a model does counts with the unlearning seed.
     """
 
     training: float
@@ -106,7 +112,8 @@ def seed_costs(data: pd.DataFrame, evaluation_s: float = 0.0) -> SeedCosts:
     """Costs of seeds, from the measured times of the runs of one dataset, model and scenario.
 
     M_o and M_r have the same recipe, so a training seed costs what M_r takes. An unlearning seed costs, for every
-    target, the mean time of M_r and of every method. The time of an evaluation is not in the records.
+    target, the mean time of M_r and of every method. The time of an evaluation is not in the records; where the store
+    is at hand, :func:`stage_costs` knows it.
 
     Args:
         data: one row per run, with ``time_s``.
@@ -125,9 +132,60 @@ def seed_costs(data: pd.DataFrame, evaluation_s: float = 0.0) -> SeedCosts:
     times = known.groupby([known["target"], entry_labels(known)])["time_s"].mean()
     retrain = known.loc[known["method"] == "Retrain", "time_s"]
     if retrain.empty:
-        raise DataError("Expected the time of a Retrain run to plan seeds by, got none; give the costs as SeedCosts.")
+        raise DataError("Expected the time of a Retrain run to plan seeds by, got none; run Retrain in the plan.")
     evaluations = len(data.assign(_entry=entry_labels(data))[["target", "_entry"]].drop_duplicates())
     return SeedCosts(float(retrain.mean()), float(times.sum()), evaluation_s * evaluations)
+
+
+def stage_costs(stages: pd.DataFrame) -> SeedCosts:
+    """Costs of seeds, from the measured seconds of all stages of the runs of one dataset, model and scenario.
+
+    A training seed costs M_o, its outputs and the importances of D; an unlearning seed M_r, its outputs, and every
+    method on every target. What runs share counts once. Outputs of M_o that differ between unlearning seeds, because
+    those draw the forget set, count with these. An evaluation seed costs what a further one takes, which computes
+    nothing but the metrics that draw, and what the first one takes beyond that counts with the unlearning seed; where
+    no further one was run, it is taken to cost as much as the first, which is too much.
+
+    A kind of stage costs its mean time, times the largest number of such stages that a seed has, so that failed runs
+    do not make seeds cheap.
+
+    Args:
+        stages: one row per run and stage: ``kind`` ("train", "importances", "original_outputs", "retrain",
+            "retrained_outputs", "unlearn", "evaluate", "evaluate_again"), ``entry`` (the method where each has a stage
+            of its own, else ""), ``key``, ``seconds`` (NaN where they are not known), and the seeds.
+
+    Raises:
+        DataError: if no time of M_o, of M_r or of an evaluation is known.
+
+    Example:
+        >>> rows = [("train", "", "a", 60.0), ("retrain", "", "b", 50.0), ("unlearn", "SSD", "c", 2.0)]
+        >>> rows += [("evaluate", "SSD", "d", 3.0), ("evaluate", "Retrain", "e", 1.0)]
+        >>> stages = pd.DataFrame(rows, columns=["kind", "entry", "key", "seconds"])
+        >>> stage_costs(stages.assign(training_seed=1, unlearning_seed=1, evaluation_seed=1))
+        SeedCosts(training=60.0, unlearning=52.0, evaluation=4.0)
+    """
+    require(stages, ["kind", "entry", "key", "seconds", *SEEDS])
+    missing = [kind for kind in NEEDED if not stages.loc[stages["kind"] == kind, "seconds"].notna().any()]
+    if missing:
+        raise DataError(f"Expected the seconds of a stage '{missing[0]}' to plan seeds by, got none; use seed_costs.")
+    outputs = stages[stages["kind"] == SHARED]
+    inside = outputs.groupby(list(SEEDS[:2]))["key"].nunique().groupby(SEEDS[0]).max()
+    by_draw = bool((outputs.groupby(SEEDS[0])["key"].nunique() > inside).any())
+    first, again = _seconds(stages, (FIRST,), 3), _seconds(stages, (AGAIN,), 3)
+    evaluation = again if (stages["kind"] == AGAIN).any() else first
+    training = _seconds(stages, OF_TRAINING if by_draw else (*OF_TRAINING, SHARED), 1)
+    unlearning = _seconds(stages, (*OF_UNLEARNING, SHARED) if by_draw else OF_UNLEARNING, 2)
+    return SeedCosts(training, unlearning + max(first - evaluation, 0.0), evaluation)
+
+
+def _seconds(stages: pd.DataFrame, kinds: tuple[str, ...], depth: int) -> float:
+    """Seconds that some kinds of stages take under one seed; ``depth`` 1 means a training seed, 2 an unlearning one."""
+    total = 0.0
+    for _, part in stages[stages["kind"].isin(kinds)].groupby(["kind", "entry"]):
+        mean = part.drop_duplicates("key")["seconds"].mean()
+        most = part.groupby(list(SEEDS[:depth]))["key"].nunique().max()
+        total += 0.0 if math.isnan(mean) else float(mean * most)
+    return total
 
 
 def half_width(

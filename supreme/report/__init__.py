@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy(
         "print_tables": "text",
         "read_records": "records",
         "read_results": "beside",
+        "seed_grids": "seeds",
         "side_by_side": "beside",
         "tables": "table",
         "write_grids": "write",

@@ -1,7 +1,7 @@
 """A small table of texts for what the result tables do not hold: intervals, ranks, sources of spread."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from supreme.report.formats import latex_text, markdown_text
@@ -53,12 +53,18 @@ class Grid:
     folded: bool = False
 
 
-def grid_html(grid: Grid) -> Markup:
-    """A grid as a part of the page, sortable like the result tables."""
+def grid_html(grid: Grid, links: Mapping[str, Markup] | None = None) -> Markup:
+    """A grid as a part of the page, sortable like the result tables.
+
+    Args:
+        grid: the grid.
+        links: what leads to the runs of a row, by its name; a name such as "SSD: rank" has the link of "SSD".
+    """
+    links = links or {}
     head = [tag("th", button(grid.header[0], "name"), class_="name", scope="col", aria_sort="none")]
     head += [tag("th", button(text, text), class_="first", scope="col", aria_sort="none") for text in grid.header[1:]]
     bodies = [grid.rows[: grid.top], grid.rows[grid.top :]]
-    rows = [tag("tbody", *(_row(grid, place, *row) for place, row in enumerate(body))) for body in bodies]
+    rows = [tag("tbody", *(_row(grid, place, links, *row) for place, row in enumerate(body))) for body in bodies]
     table = tag("table", tag("thead", tag("tr", *head)), *rows, class_="results")
     notes = [tag("li", note) for note in grid.notes]
     parts = join(
@@ -71,9 +77,11 @@ def grid_html(grid: Grid) -> Markup:
     return join(tag("h3", grid.title), parts)
 
 
-def _row(grid: Grid, place: int, name: str, fields: Sequence[Entry]) -> Markup:
+def _row(grid: Grid, place: int, links: Mapping[str, Markup], name: str, fields: Sequence[Entry]) -> Markup:
     cells = [_cell(text, field) for text, field in zip(grid.header[1:], fields, strict=True)]
-    return tag("tr", tag("th", name, class_="name", scope="row"), *cells, data_place=place, data_name=name)
+    first, colon, rest = (name, "", "") if name in links else name.partition(": ")
+    head = tag("th", links.get(first, first), colon + rest, class_="name", scope="row")
+    return tag("tr", head, *cells, data_place=place, data_name=name)
 
 
 def _cell(column: str, field: Entry) -> Markup:

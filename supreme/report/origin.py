@@ -6,7 +6,7 @@ from typing import Any
 
 from supreme.report.labels import clean, method_label, printable
 from supreme.report.markup import Markup, join, tag
-from supreme.report.records import describe
+from supreme.report.records import SEEDS, describe
 
 _TEXTS = (
     ("Record", "key"),
@@ -44,6 +44,8 @@ def run_details(record: Mapping[str, Any], run: Mapping[str, Any], *, whole: boo
         tag("div", _origin(record, run), _values(record.get("metrics") or {}) if whole else "", class_="split"),
         _config(record) if whole else tag("p", f"Values and configuration: records/{run['key']}.json", class_="soft"),
         class_="run",
+        data_entry=f"{run['method']} ({run['variant']})" if run["variant"] else run["method"],
+        data_target=run["target"],
     )
 
 
@@ -60,9 +62,15 @@ def _summary(run: Mapping[str, Any]) -> Markup:
     return tag(
         "summary",
         tag("span", clean(state).replace("_", " "), class_=f"state {kind}"),
-        f" {name}, target {clean(run['target'], 60)}, seed {run['training_seed']}",
+        f" {name}, target {clean(run['target'], 60)}, seed {_seeds(run)}",
         tag("span", f" ({', '.join(flags)})", class_="other") if flags else "",
     )
+
+
+def _seeds(run: Mapping[str, Any]) -> str:
+    """The seed of a run, where they differ training/unlearning/evaluation."""
+    seeds = dict.fromkeys(str(run[name]) for name in SEEDS)
+    return "/".join(str(run[name]) for name in SEEDS) if len(seeds) > 1 else next(iter(seeds))
 
 
 def _origin(record: Mapping[str, Any], run: Mapping[str, Any]) -> Markup:

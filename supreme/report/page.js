@@ -29,15 +29,43 @@ function sortBy(button) {
 // Show only the runs whose line holds every word that was typed.
 function filter(input) {
   const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+  input.parentElement.querySelector(".chosen").hidden = true;
   input.parentElement.querySelectorAll(".run").forEach((run) => {
     const text = run.querySelector("summary").textContent.toLowerCase();
     run.hidden = !words.every((word) => text.includes(word));
   });
 }
 
+// Show the runs of one row; up to six are opened, of more the first.
+function showRuns(link) {
+  const fold = document.querySelector(link.getAttribute("href"));
+  const { entry, target } = link.dataset;
+  const runs = Array.from(fold.querySelectorAll(".run"));
+  const mine = runs.filter((run) => run.dataset.entry === entry && (target === undefined || run.dataset.target === target));
+  runs.forEach((run) => { run.hidden = !mine.includes(run); run.open = false; });
+  mine.forEach((run, place) => { run.open = place === 0 || mine.length <= 6; });
+  fold.querySelector(".find").value = "";
+  const line = fold.querySelector(".chosen");
+  const place = target === undefined ? "" : `, target ${target}`;
+  line.firstElementChild.textContent = `${mine.length} of ${runs.length} runs: ${link.textContent}${place}`;
+  line.hidden = false;
+  fold.open = true;
+  line.focus({ preventScroll: true });
+}
+
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-column]");
-  if (button) sortBy(button);
+  const button = event.target.closest("button");
+  const link = event.target.closest("a[data-entry]");
+  const cell = event.target.closest("td[data-column]");
+  if (button && button.dataset.column) sortBy(button);
+  if (button && button.matches(".every")) {
+    const input = button.closest(".fold").querySelector(".find");
+    filter(input);
+    input.focus();
+  }
+  if (link) showRuns(link);
+  const name = cell && cell.parentElement.querySelector("a[data-entry]");
+  if (name && getSelection().isCollapsed) name.click();
 });
 document.addEventListener("input", (event) => {
   if (event.target.matches(".find")) filter(event.target);

@@ -9,15 +9,17 @@ from typing import Any
 
 import pandas as pd
 
+from supreme.experiment.bootstrap import BOOTSTRAP_SEED
 from supreme.report.columns import COLUMNS, Column
 from supreme.report.figure import Plot, themed
 from supreme.report.grid import Grid, grid_html
-from supreme.report.labels import clean, listing
+from supreme.report.intervals import entry
+from supreme.report.labels import clean, listing, method_order, natural
 from supreme.report.markup import Markup, join, tag
 from supreme.report.notes import LEGEND
 from supreme.report.origin import run_details
 from supreme.report.records import SEEDS
-from supreme.report.sortable import button, column_id
+from supreme.report.sortable import button, column_id, runs_link
 from supreme.report.study import Study
 from supreme.report.table import Cell, Row, Table, runs_of
 from supreme.report.table import tables as tables_of
@@ -104,10 +106,11 @@ def _header(title: str, data: pd.DataFrame, tables: Sequence[Table]) -> Markup:
 
 def _footer() -> Markup:
     about = [join(tag("dt", column.title), tag("dd", column.about)) for column in COLUMNS if column.about]
-    text = tag("p", LEGEND)
+    drawn = f"Intervals and tests that draw (bootstrap, permutations) use the fixed seed {BOOTSTRAP_SEED}."
     return tag(
         "footer",
-        text,
+        tag("p", LEGEND),
+        tag("p", drawn),
         tag("details", tag("summary", "What the columns mean"), tag("dl", *about, class_="pairs legend")),
     )
 
@@ -123,27 +126,35 @@ def _section(
     figures = [_figure(plot, f"t{place}{plot.name}") for plot in (*plots, *found.plots)]
     several = table.target is None and 1 < runs["target"].nunique() <= TARGETS
     single = tables_of(runs, per_target=True) if several else []
-    parts = [join(tag("h3", part.title), tag("p", part.caption, class_="soft"), _results(part)) for part in single]
+    list_id = f"runs-{place}"
+    names = [(row.name, entry(row)) for row in table.rows] + [("M_r", "Retrain"), ("another M_r", "Retrain")]
+    links = {name: runs_link(name, list_id, method, table.target) for name, method in names}
+    parts = [_target(part, list_id) for part in single]
     return tag(
         "section",
         tag("h2", table.title),
         tag("p", table.caption, class_="soft"),
-        _results(table),
+        _results(table, list_id),
         tag("div", *figures, class_="plots") if figures else "",
-        *(grid_html(grid) for grid in found.grids),
+        *(grid_html(grid, links) for grid in found.grids),
         _fold(f"Tables per forget target ({len(parts)})", parts) if parts else "",
-        _runs(runs, records),
+        _runs(runs, records, list_id),
         id=f"table-{place}",
     )
 
 
-def _results(table: Table) -> Markup:
+def _target(table: Table, list_id: str) -> Markup:
+    """The table of one forget target."""
+    return join(tag("h3", table.title), tag("p", table.caption, class_="soft"), _results(table, list_id))
+
+
+def _results(table: Table, list_id: str) -> Markup:
     """A table with its notes; reference rows stay on top when the methods are sorted."""
     parts = groups(table.columns)
     first = {part[0].key for part in parts}
     bodies = [[row for row in table.rows if row.reference], [row for row in table.rows if not row.reference]]
     rows = [
-        tag("tbody", *(_row(row, place, table.columns, first) for place, row in enumerate(body))) for body in bodies
+        tag("tbody", *(_row(row, place, table, first, list_id) for place, row in enumerate(body))) for body in bodies
     ]
     grid = tag("table", _thead(parts), *rows, class_="results")
     notes = [tag("li", note, value=place) for place, note in enumerate(table.footnotes, start=1)]
@@ -178,11 +189,12 @@ def _column_head(column: Column, text: str, *, first: bool, rowspan: int | None 
     )
 
 
-def _row(row: Row, place: int, columns: Sequence[Column], first: set[str]) -> Markup:
+def _row(row: Row, place: int, table: Table, first: set[str], list_id: str) -> Markup:
     count = tag("span", f" {row.count}", class_="count") if row.count else ""
     mark = tag("sup", row.note) if row.note else ""
-    head = tag("th", row.name, count, mark, class_="name reference" if row.reference else "name", scope="row")
-    cells = [_cell(column, row.cells.get(column.key), first=column.key in first) for column in columns]
+    link = runs_link(row.name, list_id, entry(row), table.target)
+    head = tag("th", link, count, mark, class_="name reference" if row.reference else "name", scope="row")
+    cells = [_cell(column, row.cells.get(column.key), first=column.key in first) for column in table.columns]
     return tag("tr", head, *cells, data_place=place, data_name=row.name)
 
 
@@ -207,7 +219,8 @@ def _figure(plot: Plot, prefix: str) -> Markup:
     return tag("figure", caption, Markup(themed(plot.svg, prefix)))
 
 
-def _runs(runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> Markup:
+def _runs(runs: pd.DataFrame, records: Sequence[Mapping[str, Any]], list_id: str) -> Markup:
+    """The runs of a table; the script shows those of one row, and says so in the line that is empty here."""
     whole = len(records) <= CONFIGS
     items = [run_details(records[place], run, whole=whole) for place, run in _numbered(runs)]
     failed = int((runs["status"] == "failed").sum())
@@ -215,14 +228,21 @@ def _runs(runs: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> Markup:
     find = tag(
         "input", class_="find", type="search", placeholder="Filter, e.g. SSD 261 failed", aria_label="Filter runs"
     )
-    return _fold(text, [find, *items])
+    every = tag("button", "Show all runs", type="button", class_="every")
+    chosen = tag("p", tag("span"), every, class_="chosen", tabindex=-1, role="status", hidden=True)
+    return _fold(text, [chosen, find, *items], list_id)
 
 
-def _fold(title: str, parts: Sequence[Markup]) -> Markup:
-    return tag("details", tag("summary", title), *parts, class_="fold")
+def _fold(title: str, parts: Sequence[Markup], list_id: str | None = None) -> Markup:
+    return tag("details", tag("summary", title), *parts, class_="fold", id=list_id)
 
 
 def _numbered(runs: pd.DataFrame) -> list[tuple[int, dict[Any, Any]]]:
-    """Runs with their place among all records, failed ones first."""
+    """Runs with their place among all records: failed ones first, then in order of method, target and seeds."""
     items = list(zip((int(place) for place in runs.index), runs.to_dict("records"), strict=True))
-    return sorted(items, key=lambda item: item[1]["status"] == "done")
+    return sorted(items, key=lambda item: _place(item[1]))
+
+
+def _place(run: Mapping[Any, Any]) -> tuple[Any, ...]:
+    seeds = tuple(run[name] for name in SEEDS)
+    return run["status"] == "done", method_order(run["method"], run["variant"]), natural(run["target"]), seeds

@@ -61,6 +61,20 @@ def test_leaderboard(supreme, runs):
     assert "Leaderboard: board/leaderboard.html" in done.out
 
 
+def test_seeds_for_a_precision(supreme, runs):
+    folder = runs("a")
+    done = supreme("report", folder, "--plan_seeds", "0.01", "--plan_metric", "forget/accuracy_gap")
+    assert done.code == 0, done.err
+    assert "± 0.01" in done.out
+    assert f"Seeds: {folder}/report/seeds.html" in done.out
+    table = (folder / "report" / "seeds.md").read_text()
+    # variance 0.01^2 in both methods: 7 seeds give 2.447 * 0.01 / sqrt(7) = 0.0092, 6 would give 0.0105
+    assert [line.split("|")[3].strip() for line in table.splitlines() if line.startswith(("| SSD", "| FT"))] == [
+        "7",
+        "7",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -70,6 +84,10 @@ def test_leaderboard(supreme, runs):
         (["--compare", "a", "b", "--leaderboard"], "got both"),
         (["c", "--compare", "a", "b"], "got a third"),
         (["--leaderboard"], "got 0"),
+        (["--compare", "a", "b", "--plan_seeds", "0.01"], "got both"),
+        (["--plan_seeds", "0.01"], "got 0"),
+        (["a", "--plan_seeds", "0"], "half-width above 0"),
+        (["a", "--plan_metric", "mia_gap"], "Expected --plan_seeds"),
         (["--leaderboards", "a"], "did you mean '--leaderboard'"),
         (["missing"], "missing"),
     ],
@@ -83,7 +101,8 @@ def test_words_that_say_too_little_or_too_much(supreme, words, text):
 
 def test_no_torch(runs):
     folder = runs("a")
-    for words in (["report", str(folder)], ["report", "--leaderboard", str(folder)]):
+    seeds = ["report", str(folder), "--plan_seeds", "0.01"]
+    for words in (["report", str(folder)], ["report", "--leaderboard", str(folder)], seeds):
         code = f"import sys; from supreme.__main__ import main; main({words!r}); assert 'torch' not in sys.modules"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr

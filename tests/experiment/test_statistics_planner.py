@@ -13,6 +13,7 @@ from supreme.experiment.seed_planner import (
     half_width,
     plan_seeds,
     seed_costs,
+    stage_costs,
     variances_of_mean,
 )
 from supreme.experiment.variance import decompose
@@ -145,3 +146,55 @@ def test_costs_are_the_measured_times():
     assert got == SeedCosts(training=75.0, unlearning=150.0 + 2 * (2.0 + 4.0), evaluation=0.5 * 2 * 4)
     with pytest.raises(DataError, match="Retrain"):
         seed_costs(data[data["method"] == "SSD"])
+
+
+def stages(rows, *, targets=("3", "8")):
+    """Rows of stage_costs for two training seeds; ``rows`` gives kind, entry, seconds by target and unlearning seed."""
+    names = ["kind", "entry", "key", "seconds", "training_seed", "unlearning_seed", "evaluation_seed"]
+    found = [
+        (kind, entry, f"{kind} {entry} {place}", seconds, t, u, e)
+        for t in (1, 2)
+        for u in (10 * t, 10 * t + 1)
+        for target in targets
+        for kind, entry, seconds, place, e in rows(t, u, target)
+    ]
+    return pd.DataFrame(found, columns=names)
+
+
+def shared_work(t, u, target):
+    yield from ((kind, "", 100.0 * t, t, u) for kind in ("train", "importances"))  # one for all targets and methods
+    yield "original_outputs", "", 3.0, (t, target), u
+    yield "retrain", "", 80.0, (u, target), u
+    yield "retrained_outputs", "", 2.0, (u, target), u
+    for entry, seconds in (("SSD", 5.0), ("FT", 10.0)):
+        failed = (entry, u, target) == ("FT", 11, "8")
+        yield "unlearn", entry, math.nan if failed else seconds, (u, target), u
+        for e in (100 * u, 100 * u + 1, 100 * u + 2):
+            again = e > 100 * u
+            seconds = math.nan if failed else 0.5 if again else 4.0
+            yield "evaluate_again" if again else "evaluate", entry, seconds, (e, target), e
+
+
+def test_costs_of_stages_count_what_is_shared_once_and_what_failed_as_if_it_had_not():
+    got = stage_costs(stages(shared_work))
+    training = 150.0 + 150.0 + 2 * 3.0  # the mean of 100 and 200 s twice; outputs of two targets
+    unlearning = 2 * (80.0 + 2.0 + 5.0 + 10.0)
+    first, again = 2 * 2 * 4.0, 2 * 2 * 0.5  # two targets, two methods
+    assert got == pytest.approx(SeedCosts(training, unlearning + first - again, again))
+    one = stages(shared_work)[lambda frame: frame["kind"] != "evaluate_again"]
+    assert stage_costs(one) == pytest.approx(SeedCosts(training, unlearning, first))
+
+
+def test_outputs_of_drawn_sets_count_with_the_unlearning_seed_that_draws_them():
+    drawn = stages(
+        lambda t, u, target: [
+            *((kind, "", 10.0, t, u) for kind in ("train",)),
+            ("original_outputs", "", 3.0, (u, target), u),
+            ("retrain", "", 7.0, (u, target), u),
+            ("evaluate", "SSD", 1.0, (u, target), u),
+        ],
+        targets=("0.05",),
+    )
+    assert stage_costs(drawn) == pytest.approx(SeedCosts(10.0, 7.0 + 3.0, 1.0))
+    with pytest.raises(DataError, match="'retrain'"):
+        stage_costs(drawn[drawn["kind"] != "retrain"])

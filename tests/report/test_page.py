@@ -9,6 +9,7 @@ from supreme.report import frame, tables
 from supreme.report.markup import Markup, escape, tag
 from supreme.report.page import page
 from supreme.report.plots import plots
+from supreme.report.study import study
 
 VOID = {"br", "wbr", "meta", "link", "input"}
 
@@ -130,11 +131,71 @@ def test_failures_show_their_traceback(text):
 
 def test_tables_can_be_sorted_and_read_aloud(text):
     reader = parse(text)
-    buttons = {attrs["data-column"] for attrs in reader.all("button")}
+    buttons = {attrs["data-column"] for attrs in reader.all("button") if attrs.get("class") != "every"}
     cells = {attrs["data-column"] for attrs in reader.all("td")}
     assert buttons == cells | {"name"}
     assert all("aria-sort" in attrs for attrs in reader.all("th", scope="col"))
     assert reader.all("html", lang="en")
+
+
+def rows_and_runs(text):
+    """Links of rows by the list that they lead to, and the runs of every list, as attributes."""
+    links, runs = {}, {}
+    for section in text.split("<section")[1:]:
+        reader = Reader()
+        reader.feed(f"<section {section.partition('</section>')[0]}")
+        (place,) = [attrs["id"] for attrs in reader.all("details", **{"class": "fold"}) if "id" in attrs]
+        links[place] = [attrs for attrs in reader.all("a") if "data-entry" in attrs]
+        runs[place] = reader.all("details", **{"class": "run"})
+    return links, runs
+
+
+def test_every_row_leads_to_its_own_runs(text, plan):
+    links, runs = rows_and_runs(text)
+    data = frame(plan.rich())
+    found = tables(data)
+    assert len(links) == len(found) > 2
+    for place, table in enumerate(found):
+        here = links[f"runs-{place}"]
+        assert {attrs["href"] for attrs in here} == {f"#runs-{place}"}
+        for row in table.rows:
+            entry = f"{row.method} ({row.variant})" if row.variant else row.method
+            assert any(attrs["data-entry"] == entry for attrs in here)
+            mine = [attrs for attrs in runs[f"runs-{place}"] if attrs["data-entry"] == entry]
+            chosen = (data["method"] == row.method) & (data["variant"] == row.variant)
+            chosen &= (data["dataset"] == table.dataset) & (data["scenario"] == table.scenario)
+            assert len(mine) == chosen.sum() > 0
+        targets = {attrs["data-target"] for attrs in runs[f"runs-{place}"]}
+        assert {attrs["data-target"] for attrs in here if "data-target" in attrs} <= targets
+    per_target = [attrs for attrs in links["runs-1"] if attrs.get("data-target") == "7"]
+    assert len(per_target) == len(found[1].rows)
+
+
+def test_rows_of_the_statistics_lead_to_the_same_runs(plan):
+    records = plan.records(methods=("Retrain", "SSD"), scenarios=("FullClass",))
+    data = frame(records)
+    (table,) = tables(data)
+    text = page(records, data, [table], [[]], [study(table, data)])
+    links, _ = rows_and_runs(text)
+    ssd = [attrs for attrs in links["runs-0"] if attrs["data-entry"] == "SSD" and "data-target" not in attrs]
+    shown = {data for name, data in parse(text).texts if name == "a"}
+    assert {"SSD", "Retrain (M_r)", "M_r", "another M_r"} <= shown
+    assert len(ssd) > 5  # the result table, overview, intervals, gaps of M_r, sources of spread
+
+
+def test_runs_stand_in_the_order_of_the_tables(plan):
+    records = plan.records(methods=("SSD", "Retrain"), targets=("10", "3"), seeds=(2, 1), scenarios=("FullClass",))
+    plan.fail(records[0])
+    shown = re.findall(r"</span> (\S+(?: \(M_r\))?), target (\d+), seed (\d)", build(records))
+    rest = [(name, target, seed) for name in ("Retrain (M_r)", "SSD") for target in ("3", "10") for seed in "12"]
+    assert shown == [("SSD", "10", "2"), *(run for run in rest if run != ("SSD", "10", "2"))]
+
+
+def test_the_line_of_a_run_names_all_its_seeds(plan):
+    (record,) = plan.records(methods=("SSD",), seeds=(7,), targets=("3",), scenarios=("FullClass",))
+    assert "SSD, target 3, seed 7" in parse(build([record])).text()
+    record["run"] |= {"unlearning_seed": 7001, "evaluation_seed": 7001002}
+    assert "SSD, target 3, seed 7/7001/7001002" in parse(build([record])).text()
 
 
 def test_both_themes_phones_and_printers_are_served(text):

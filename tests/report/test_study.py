@@ -1,3 +1,4 @@
+import inspect
 import itertools
 import math
 import statistics
@@ -7,6 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from supreme.experiment.bootstrap import BOOTSTRAP_SEED, bootstrap_interval, interval_table, nested_bootstrap
+from supreme.experiment.comparison import compare, sign_flip
+from supreme.experiment.ranking import mean_ranks
+from supreme.experiment.variance import decompose, variance_table
 from supreme.report import frame, tables
 from supreme.report.grid import Entry, Grid, grid_html, grid_latex, grid_markdown
 from supreme.report.intervals import ends, interval_grid
@@ -56,6 +61,31 @@ def test_intervals_are_those_of_scipy_over_seed_means(plan):
     line = lines[(lines["method"] == "SSD") & (lines["metric"] == "forget/accuracy_gap")].iloc[0]
     assert line["t_low"] == pytest.approx(low, rel=1e-9)
     assert line["bootstrap_low"] < line["mean"] < line["bootstrap_high"]
+
+
+def test_no_evaluation_seed_and_no_second_look_moves_a_drawn_interval(plan):
+    records, data, table = build(plan, seeds=(1, 2, 3, 4))
+    first = study(table, data).frames
+    for record in records:
+        record["run"]["evaluation_seed"] += 7000  # they drive metrics, and the values are the same
+    data = frame(records)
+    second = study(tables(data)[0], data).frames
+    drawn = {"intervals": ["bootstrap_low", "bootstrap_high"], "ranks": ["low", "high"], "variance": ["low", "high"]}
+    for name, columns in drawn.items():
+        pd.testing.assert_frame_equal(first[name][columns], second[name][columns], check_exact=True)
+
+
+def test_the_page_names_the_seed_that_all_drawn_statistics_use(plan):
+    records, data, table = build(plan, seeds=(1, 2))
+    assert f"use the fixed seed {BOOTSTRAP_SEED}." in page(records, data, [table], [[]])
+    drawing = (bootstrap_interval, nested_bootstrap, interval_table, mean_ranks, compare, sign_flip)
+    for function in (*drawing, decompose, variance_table):
+        assert inspect.signature(function).parameters["seed"].default == BOOTSTRAP_SEED, function
+    line = study(table, data).frames["intervals"].iloc[0]
+    chosen = data[(data["method"] == line["method"]) & (data["variant"] == line["variant"])]
+    by_seed = chosen.groupby("training_seed")[line["metric"]].mean()
+    want = bootstrap_interval(by_seed, replicates=2000, seed=BOOTSTRAP_SEED)
+    assert (line["bootstrap_low"], line["bootstrap_high"]) == pytest.approx((want.low, want.high), rel=1e-12)
 
 
 def test_letters_part_what_all_seeds_part_and_few_seeds_part_nothing(plan):
