@@ -2,18 +2,14 @@
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import special
 
-from supreme.errors import DataError
 from supreme.experiment.run_columns import ENTRY, PLACE, SEEDS, require, seed_columns
 from supreme.experiment.statistics import SINGLE, Summary, summary, t_quantile
-
-Array: TypeAlias = NDArray[np.float64]
 
 RETRAIN = "Retrain"
 EVALUATION = SEEDS[2]
@@ -170,41 +166,6 @@ def audit_summary(audit: pd.DataFrame, *, by: Sequence[str] = (*PLACE, "target",
         share = float(judged["flagged"].mean()) if len(judged) else math.nan
         rows.append({**row, "z_size": sizes["z"].median(), "flagged": share, "kind": models["kind"].iloc[0]})
     return pd.DataFrame(rows, columns=[*by, "metric", "n", "gap_size", "largest_gap", "z_size", "flagged", "kind"])
-
-
-def audit_distances(distances: Array, values: Iterable[float] = ()) -> pd.DataFrame:
-    """The same for distances to M_r, of which every pair of retrained models has one.
-
-    A held-out model's value is the mean of its distances to all others, as a method's value is the mean of its
-    distances to retrained models. A method's ``z`` says how far it lies beyond retrained models, in their standard
-    deviations.
-
-    Args:
-        distances: (n, n), entry [i, j] is the distance of model i from M_r number j; the diagonal is not read.
-        values: distances of methods (or of one method's seeds) from M_r, to be put beside them.
-
-    Returns:
-        One row per retrained model and then per value: ``held_out`` (the number of the model, -1 for a value),
-        ``value``, ``z`` (against the other retrained models; NaN with fewer than three of them) and ``n``.
-
-    Raises:
-        DataError: if the matrix is not square.
-
-    Example:
-        >>> table = audit_distances(np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]]), [4.0])
-        >>> table["value"].tolist(), float(table["z"].iloc[-1])
-        ([1.5, 2.0, 2.5, 4.0], 4.0)
-    """
-    table = np.asarray(distances, dtype=np.float64)
-    if table.ndim != 2 or table.shape[0] != table.shape[1]:
-        raise DataError(f"Expected a square matrix of distances between retrained models, got shape {table.shape}.")
-    n = len(table)
-    off = np.where(np.eye(n, dtype=bool), 0.0, table)
-    own = np.asarray(off.sum(axis=1) / max(n - 1, 1) if n > 1 else np.full(n, math.nan), dtype=np.float64)
-    rows = [(place, own[place], _judged(own[place], summary(np.delete(own, place)))[3], n) for place in range(n)]
-    mean, std, _ = summary(own.tolist())
-    rows += [(-1, value, _ratio(value - mean, _number(std)) if n > 2 else math.nan, n) for value in values]
-    return pd.DataFrame(rows, columns=["held_out", "value", "z", "n"])
 
 
 def _model_columns(data: pd.DataFrame) -> list[str]:

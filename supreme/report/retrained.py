@@ -85,9 +85,9 @@ def _about(models: int) -> str:
     if models == 2:
         return value
     return (
-        f"{value} |z|: how far a model's value lies from the mean of the retrained models of the other seeds, in their "
-        "standard deviations (median over targets and seeds). Another M_r is each M_r held out in this way: a method "
-        "that is as good as retraining has what it has."
+        f"{value} |z|: how far a model's value lies from the mean of the retrained models of other seeds or draws, in "
+        "their standard deviations (median over targets and seeds). Another M_r is each M_r held out in this way: a "
+        "method that is as good as retraining has what it has."
     )
 
 

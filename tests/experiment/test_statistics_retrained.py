@@ -7,7 +7,6 @@ from scipy import stats
 
 from supreme.errors import DataError
 from supreme.experiment.retrained_spread import (
-    audit_distances,
     audit_retrained,
     audit_summary,
     gap_z,
@@ -178,28 +177,6 @@ def test_two_models_are_too_few_to_judge():
     assert set(audit["kind"]) == {"too few seeds"}
     assert audit["gap"].notna().all()
     assert audit[["z", "p"]].isna().all(axis=None)
-
-
-def test_distances_between_retrained_models():
-    rng = np.random.default_rng(4)
-    weights = rng.normal(size=(6, 20))
-    distances = np.linalg.norm(weights[:, None] - weights[None, :], axis=2)
-    table = audit_distances(distances, [9.0, 5.0])
-    own = np.array([np.delete(distances[place], place).mean() for place in range(6)])
-    assert table["value"].to_numpy() == pytest.approx([*own, 9.0, 5.0])
-    assert table["held_out"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1]
-    assert table["z"].iloc[6] == pytest.approx((9.0 - own.mean()) / own.std(ddof=1))
-    others = np.delete(own, 2)
-    assert table["z"].iloc[2] == pytest.approx((own[2] - others.mean()) / others.std(ddof=1))
-    np.fill_diagonal(distances, math.nan)
-    assert audit_distances(distances, [9.0, 5.0]).equals(table)
-
-
-def test_few_retrained_models_have_distances_but_no_spread():
-    assert audit_distances(np.array([[0.0, 2.0], [2.0, 0.0]]), [3.0])["z"].isna().all()
-    assert audit_distances(np.zeros((1, 1)), [3.0])["value"].isna().tolist() == [True, False]
-    with pytest.raises(DataError, match="square"):
-        audit_distances(np.zeros((2, 3)))
 
 
 def test_a_missing_column_is_named():

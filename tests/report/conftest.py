@@ -175,14 +175,17 @@ def write_records(tmp_path):
     return write
 
 
-def write_outputs(folder, records, classes=4, samples=120, seed=0):
-    """Stored outputs of every run: random logits, with the forgotten class known to M_o and not to the others."""
+def write_outputs(folder, records, classes=4, samples=120, seed=0, noise=None):
+    """Stored outputs of every run: random logits, with the forgotten class known to M_o and not to the others.
+
+    With ``noise``, the seed of further logits, the samples depend on ``seed`` alone.
+    """
     rng = np.random.default_rng(seed)
     for record in records:
         record["stages"] = {**record["stages"], "evaluate": record["key"]}
         part = np.arange(samples) % 4
         target = np.where(np.isin(part, (1, 3)), 0, rng.integers(1, classes, samples))
-        logits = rng.normal(size=(samples, classes))
+        logits = (rng if noise is None else np.random.default_rng([seed, noise])).normal(size=(samples, classes))
         known = record["run"]["method"] == "Original"
         logits[np.arange(samples), target] += np.where(known | np.isin(part, (0, 2)), 4.0, -4.0)
         place = folder / "stages" / "evaluate" / record["key"]
