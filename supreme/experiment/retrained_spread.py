@@ -2,21 +2,17 @@
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import special
 
-from supreme.errors import DataError
-from supreme.experiment.run_columns import PLACE, SEEDS, require
-from supreme.experiment.statistics import SINGLE, summary, t_quantile
-
-Array: TypeAlias = NDArray[np.float64]
+from supreme.experiment.run_columns import ENTRY, PLACE, SEEDS, require, seed_columns
+from supreme.experiment.statistics import SINGLE, Summary, summary, t_quantile
 
 RETRAIN = "Retrain"
-MODEL_SEEDS = SEEDS[:2]
+EVALUATION = SEEDS[2]
 
 
 def retrained_spread(
@@ -24,7 +20,8 @@ def retrained_spread(
 ) -> pd.DataFrame:
     """Mean and sample standard deviation of every metric over the retrained models of a target.
 
-    Evaluations of one model are averaged first.
+    Models differ in the training seed, the unlearning seed or the draw of the samples to forget; evaluations of one
+    model are averaged first.
 
     Args:
         data: one row per run; the Retrain runs count.
@@ -45,8 +42,8 @@ def retrained_spread(
         [2.0, 1.0]
     """
     rows: list[dict[Hashable, Any]] = []
-    for group, metric, models in _models(data, metrics, by):
-        mean, std, n = summary(models)
+    for group, metric, models in _models(data[data["method"] == RETRAIN], metrics, by):
+        mean, std, n = summary(models["value"])
         kind = "spread" if n > 1 else SINGLE
         rows.append({**group, "metric": metric, "mean": mean, "std": _number(std), "n": n, "kind": kind})
     return pd.DataFrame(rows, columns=[*by, "metric", "mean", "std", "n", "kind"])
@@ -55,8 +52,8 @@ def retrained_spread(
 def gap_z(data: pd.DataFrame, metrics: Sequence[str], *, by: Sequence[str] = (*PLACE, "target")) -> pd.DataFrame:
     """Every gap in standard deviations of M_r: ``(value(M_u) - value(M_r)) / std of value(M_r) over seeds``.
 
-    M_r in the gap is the one with the same seeds; the standard deviation (divisor n - 1) is over all retrained models
-    of the target. Where M_r does not vary, a gap of 0 is 0 and any other is infinite.
+    M_r in the gap is the one with the same seeds and draw; the standard deviation (divisor n - 1) is over all
+    retrained models of the target. Where M_r does not vary, a gap of 0 is 0 and any other is infinite.
 
     Args:
         data: one row per run; the Retrain runs among them.
@@ -80,7 +77,7 @@ def gap_z(data: pd.DataFrame, metrics: Sequence[str], *, by: Sequence[str] = (*P
         [0.0, 0.0, 0.707, 1.414]
     """
     require(data, [*by, *SEEDS, "method", *metrics])
-    keys = [*by, *SEEDS]
+    keys = [*by, *seed_columns(data)]
     spreads = retrained_spread(data, metrics, by=by)
     retrained = data[data["method"] == RETRAIN].groupby(keys, dropna=False)[list(metrics)].mean()
     result = pd.DataFrame(index=data.index)
@@ -97,22 +94,24 @@ def gap_z(data: pd.DataFrame, metrics: Sequence[str], *, by: Sequence[str] = (*P
 def audit_retrained(
     data: pd.DataFrame, metrics: Sequence[str], *, by: Sequence[str] = (*PLACE, "target"), level: float = 0.95
 ) -> pd.DataFrame:
-    """Every retrained model held out against the others: what a method would get that is as good as retraining.
+    """Every model against the retrained models of the other seeds; M_r itself, so held out, is what perfect looks like.
 
-    For n models with values x: ``gap = x_i - m`` and ``z = gap / s`` with the mean m and standard deviation s of the
-    others, and ``p`` from ``gap / (s sqrt(1 + 1 / (n - 1)))``, which has Student's t distribution with n - 2 degrees
-    of freedom when all are normal. ``flagged`` says that p is below 1 - level; a share of 1 - level should be.
+    A model of a method has the reference that the M_r of its seeds has, so both have one distribution where the method
+    is as good as retraining. For k others with the mean m and standard deviation s: ``gap = x - m``, ``z = gap / s``,
+    and ``p`` from ``gap / (s sqrt(1 + 1 / k))``, which has Student's t distribution with k - 1 degrees of freedom when
+    all are normal. ``flagged`` says that p is below 1 - level; a share of 1 - level of the M_r should be.
 
     Args:
-        data: one row per run; the Retrain runs count. Evaluations of one model are averaged first.
+        data: one row per run, the Retrain runs among them. Evaluations of one model are averaged first.
         metrics: columns of values.
         by: columns whose values tell targets apart.
         level: share of retrained models that are not to be flagged.
 
     Returns:
-        One row per target, metric and model: the target, ``metric``, its seeds, ``value``, ``others_mean``,
-        ``others_std``, ``gap``, ``z``, ``p``, ``flagged``, ``n`` and ``kind``. With fewer than three models z and p
-        are NaN and ``kind`` is "too few seeds" ("single seed" for one).
+        One row per target, metric and model: the target, ``metric``, its method, variant and seeds, ``value``,
+        ``others_mean``, ``others_std``, ``gap``, ``z``, ``p``, ``flagged``, ``n`` (retrained models of the target) and
+        ``kind``. With fewer than two others z and p are NaN and ``kind`` is "too few seeds" ("single seed" without
+        any). Targets without a retrained model are left out.
 
     Raises:
         DataError: if a column is missing.
@@ -131,99 +130,81 @@ def audit_retrained(
     t_quantile(level, 1.0)
     tables = []
     for group, metric, models in _models(data, metrics, by):
-        table, values = models.rename("value").reset_index(), np.asarray(models, dtype=np.float64)
-        held = [_held_out(values, place) for place in range(len(values))]
-        table[["others_mean", "others_std", "gap", "z", "p"]] = held
+        table = _against_others(models)
         table["flagged"] = table["p"] < threshold
-        kind = {1: SINGLE, 2: "too few seeds"}.get(len(models), "audit")
-        tables.append(table.assign(metric=metric, n=len(models), kind=kind, **{str(k): v for k, v in group.items()}))
+        tables.append(table.assign(metric=metric, **{str(name): value for name, value in group.items()}))
     numbers = ["value", "others_mean", "others_std", "gap", "z", "p", "flagged", "n", "kind"]
-    names = list(dict.fromkeys([*by, "metric", *MODEL_SEEDS, *numbers]))
+    names = list(dict.fromkeys([*by, "metric", *_model_columns(data), *numbers]))
     return pd.concat(tables, ignore_index=True)[names] if tables else pd.DataFrame(columns=names)
 
 
-def audit_summary(audit: pd.DataFrame, *, by: Sequence[str] = (*PLACE, "target")) -> pd.DataFrame:
-    """What "perfect" looks like: the gaps of held-out retrained models, per target and metric.
+def audit_summary(audit: pd.DataFrame, *, by: Sequence[str] = (*PLACE, "target", "method")) -> pd.DataFrame:
+    """How far models typically lie from the retrained models of the other seeds; the M_r rows say what perfect is.
+
+    Sizes are medians: with three retrained models z has one degree of freedom, and its mean no limit.
 
     Args:
         audit: what :func:`audit_retrained` returns.
-        by: columns whose values tell targets apart.
+        by: columns whose values tell groups of models apart.
 
     Returns:
-        One row per target and metric: ``n`` (models), ``gap_size`` (mean of |gap|), ``largest_gap``, ``z_size`` (mean
-        of |z|), ``flagged`` (share of models, NaN where none can be judged) and ``kind``.
+        One row per group and metric: ``n`` (models), ``gap_size`` (median of |gap|), ``largest_gap``, ``z_size``
+        (median of |z|), ``flagged`` (share of models, NaN where none can be judged) and ``kind``.
 
     Example:
         >>> data = pd.DataFrame({"method": "Retrain", "training_seed": [1, 2, 3, 4], "unlearning_seed": [1, 2, 3, 4]})
         >>> audit = audit_retrained(data.assign(mia=[1.0, 2.0, 3.0, 9.0]), ["mia"], by=["method"])
         >>> audit_summary(audit, by=["method"])[["gap_size", "flagged"]].loc[0].tolist()
-        [3.5, 0.25]
+        [3.0, 0.25]
     """
     rows: list[dict[Hashable, Any]] = []
     for names, models in audit.groupby([*by, "metric"], sort=False, dropna=False):
         judged = models[models["p"].notna()]
-        sizes: dict[Hashable, Any] = {"gap_size": models["gap"].abs().mean(), "largest_gap": models["gap"].abs().max()}
+        sizes = models[["gap", "z"]].abs()
+        row: dict[Hashable, Any] = dict(zip([*by, "metric"], names, strict=True))
+        row |= {"n": len(models), "gap_size": sizes["gap"].median(), "largest_gap": sizes["gap"].max()}
         share = float(judged["flagged"].mean()) if len(judged) else math.nan
-        group: dict[Hashable, Any] = dict(zip([*by, "metric"], names, strict=True))
-        z_size = models["z"].abs().mean()
-        rows.append(
-            {**group, "n": len(models), **sizes, "z_size": z_size, "flagged": share, "kind": models["kind"].iloc[0]}
-        )
+        rows.append({**row, "z_size": sizes["z"].median(), "flagged": share, "kind": models["kind"].iloc[0]})
     return pd.DataFrame(rows, columns=[*by, "metric", "n", "gap_size", "largest_gap", "z_size", "flagged", "kind"])
 
 
-def audit_distances(distances: Array, values: Iterable[float] = ()) -> pd.DataFrame:
-    """The same for distances to M_r, of which every pair of retrained models has one.
-
-    A held-out model's value is the mean of its distances to all others, as a method's value is the mean of its
-    distances to retrained models. A method's ``z`` says how far it lies beyond retrained models, in their standard
-    deviations.
-
-    Args:
-        distances: (n, n), entry [i, j] is the distance of model i from M_r number j; the diagonal is not read.
-        values: distances of methods (or of one method's seeds) from M_r, to be put beside them.
-
-    Returns:
-        One row per retrained model and then per value: ``held_out`` (the number of the model, -1 for a value),
-        ``value``, ``z`` (against the other retrained models; NaN with fewer than three of them) and ``n``.
-
-    Raises:
-        DataError: if the matrix is not square.
-
-    Example:
-        >>> table = audit_distances(np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]]), [4.0])
-        >>> table["value"].tolist(), float(table["z"].iloc[-1])
-        ([1.5, 2.0, 2.5, 4.0], 4.0)
-    """
-    table = np.asarray(distances, dtype=np.float64)
-    if table.ndim != 2 or table.shape[0] != table.shape[1]:
-        raise DataError(f"Expected a square matrix of distances between retrained models, got shape {table.shape}.")
-    n = len(table)
-    off = np.where(np.eye(n, dtype=bool), 0.0, table)
-    own = np.asarray(off.sum(axis=1) / max(n - 1, 1) if n > 1 else np.full(n, math.nan), dtype=np.float64)
-    rows = [(place, own[place], _held_out(own, place)[3], n) for place in range(n)]
-    mean, std, _ = summary(own.tolist())
-    rows += [(-1, value, _ratio(value - mean, _number(std)) if n > 2 else math.nan, n) for value in values]
-    return pd.DataFrame(rows, columns=["held_out", "value", "z", "n"])
+def _model_columns(data: pd.DataFrame) -> list[str]:
+    """The columns that tell models apart: method, variant, and all seeds but that of the evaluation."""
+    return [name for name in (*ENTRY, *seed_columns(data)) if name in data and name != EVALUATION]
 
 
 def _models(
     data: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]
-) -> "Iterable[tuple[dict[Hashable, Any], str, pd.Series[float]]]":
-    """Target, metric and value of every retrained model, by its seeds."""
-    require(data, [*by, *MODEL_SEEDS, "method", *metrics])
-    for names, runs in data[data["method"] == RETRAIN].groupby(list(by), sort=False, dropna=False):
+) -> Iterable[tuple[dict[Hashable, Any], str, pd.DataFrame]]:
+    """Target, metric, and one row per model with its ``value``; targets without an M_r are left out."""
+    require(data, [*by, *SEEDS[:2], "method", *metrics])
+    names = _model_columns(data)
+    for place, runs in data.groupby(list(by), sort=False, dropna=False):
         for metric in metrics:
-            models = runs[runs[metric].notna()].groupby(list(MODEL_SEEDS), sort=True)[metric].mean()
-            if len(models):
-                yield dict(zip(by, names, strict=True)), metric, models
+            models = runs.groupby(names, sort=True, dropna=False)[metric].mean().dropna().rename("value").reset_index()
+            if (models["method"] == RETRAIN).any():
+                yield dict(zip(by, place, strict=True)), metric, models
 
 
-def _held_out(values: Array, place: int) -> tuple[float, float, float, float, float]:
+def _against_others(models: pd.DataFrame) -> pd.DataFrame:
+    """The models of a target beside the retrained ones of the other seeds."""
+    table = models.copy()
+    seeds = [name for name in models if name not in (*ENTRY, "value")]
+    cells = models.groupby(seeds, sort=False, dropna=False).ngroup().to_numpy()
+    retrained = (models["method"] == RETRAIN).to_numpy()
+    values = models["value"].to_numpy(dtype=np.float64)
+    others = {cell: summary(values[retrained & (cells != cell)].tolist()) for cell in set(cells.tolist())}
+    judged = [_judged(value, others[cell]) for value, cell in zip(values.tolist(), cells.tolist(), strict=True)]
+    table[["others_mean", "others_std", "gap", "z", "p"]] = judged
+    table["n"] = int(retrained.sum())
+    table["kind"] = [{0: SINGLE, 1: "too few seeds"}.get(others[cell].n, "audit") for cell in cells.tolist()]
+    return table
+
+
+def _judged(value: float, others: Summary) -> tuple[float, float, float, float, float]:
     """Mean and std of the others, gap, z and p of one value."""
-    others = np.delete(values, place)
-    mean, std, n = summary(others.tolist())
-    gap = float(values[place]) - mean
+    mean, std, n = others
+    gap = value - mean
     if std is None:
         return mean, math.nan, gap, math.nan, math.nan
     z = _ratio(gap, std)

@@ -9,6 +9,25 @@ from supreme.errors import DataError
 PLACE = ("dataset", "model", "scenario")
 ENTRY = ("method", "variant")
 SEEDS = ("training_seed", "unlearning_seed", "evaluation_seed")
+DRAW = "draw_seed"
+
+
+def seed_columns(data: pd.DataFrame) -> tuple[str, ...]:
+    """The columns that tell the seeds of runs apart: ``SEEDS``, and ``DRAW`` where a draw has a seed of its own.
+
+    A scenario that draws its samples to forget does so with the unlearning seed unless it is told otherwise.
+
+    Args:
+        data: one row per run.
+
+    Example:
+        >>> seed_columns(pd.DataFrame({"unlearning_seed": [1, 1], "draw_seed": [7, None]}))[-1]
+        'draw_seed'
+        >>> seed_columns(pd.DataFrame({"unlearning_seed": [1, 2], "draw_seed": [1, 2]})) == SEEDS
+        True
+    """
+    drawn = data[data[DRAW].notna()] if DRAW in data else data.iloc[:0]
+    return (*SEEDS, DRAW) if len(drawn) and (drawn[DRAW] != drawn["unlearning_seed"]).any() else SEEDS
 
 
 def require(data: pd.DataFrame, columns: Iterable[str]) -> None:

@@ -1,10 +1,11 @@
 """Words under a table: what the numbers are, which runs are missing and why, and what else to know."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from supreme.experiment.run_columns import DRAW, seed_columns
 from supreme.report.labels import clean, listing, method_label, method_order, natural
 from supreme.report.records import NOT_APPLICABLE, SEEDS
 
@@ -22,7 +23,8 @@ def caption(runs: pd.DataFrame, *, target_named: bool = False) -> str:
         runs: the runs of the table, without those that are not applicable.
         target_named: whether the table's title names the forget target already.
     """
-    seeds = sorted(set(runs[list(SEEDS)].itertuples(index=False, name=None)))
+    columns = list(seed_columns(runs))
+    seeds = list(runs[columns].drop_duplicates().sort_values(columns).itertuples(index=False, name=None))
     targets = sorted(set(runs["target"]), key=natural)
     names = listing(map(_seed, seeds), 10)
     if not seeds:
@@ -32,11 +34,12 @@ def caption(runs: pd.DataFrame, *, target_named: bool = False) -> str:
         over = f", each seed's value being the mean over {len(targets)} forget targets ({listing(targets)})"
     if len(seeds) == 1:
         return f"Values of a single seed ({names}), hence without a spread{over}."
-    training = len({seed[0] for seed in seeds})
+    training, inner = len({seed[0] for seed in seeds}), _inner(seeds)
     if training == 1:
-        return f"Mean over {len(seeds)} seeds ({names}) of a single training seed, hence without a spread{over}."
+        return f"Mean over {len(seeds)} {inner} ({names}) of a single training seed, hence without a spread{over}."
     if training < len(seeds):
-        nested = f"{training} training seeds, each one's value being the mean over its unlearning and evaluation seeds"
+        within = inner.replace("seeds", "unlearning and evaluation seeds")
+        nested = f"{training} training seeds, each one's value being the mean over its {within}"
         return f"Mean ± sample standard deviation over {nested} ({len(seeds)} in all: {names}){over}."
     return f"Mean ± sample standard deviation over {training} seeds ({names}){over}."
 
@@ -47,26 +50,29 @@ def row_note(label: str, runs: pd.DataFrame, expected: pd.DataFrame) -> str:
     Args:
         label: name of the method as printed.
         runs: its runs.
-        expected: every target and seeds of the table, one per row.
+        expected: every target and seeds (and draw) of the table, one per row.
     """
     done = runs[runs["status"] == "done"]
     if len(done) == len(expected):
         return ""
+    columns = list(expected.columns)
     places: dict[str, list[str]] = {}
     for run in runs[runs["status"] != "done"].to_dict("records"):
-        places.setdefault(_reason(run), []).append(_place(run))
-    known = set(runs[["target", *SEEDS]].itertuples(index=False, name=None))
+        places.setdefault(_reason(run), []).append(_place(run, columns))
+    known = set(runs[columns].itertuples(index=False, name=None))
     for run in expected.to_dict("records"):
-        if (run["target"], *(run[name] for name in SEEDS)) not in known:
-            places.setdefault("no record", []).append(_place(run))
+        if tuple(run[name] for name in columns) not in known:
+            places.setdefault("no record", []).append(_place(run, columns))
     reasons = "; ".join(f"{reason} ({listing(where, 4)})" for reason, where in places.items())
-    seeds = len(done[list(SEEDS)].drop_duplicates())
-    basis = f" Its values are means over those {len(done)} ({seeds} seed{'s' * (seeds != 1)})." if seeds else ""
+    counts = [(len(done[list(SEEDS)].drop_duplicates()), "seed")]
+    counts += [(done[DRAW].nunique(), "draw")] if DRAW in columns else []
+    made = ", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts)
+    basis = f" Its values are means over those {len(done)} ({made})." if len(done) else ""
     return f"{label}: {len(done)} of {len(expected)} runs succeeded; the others: {reasons}.{basis}"
 
 
 def table_notes(runs: pd.DataFrame, everything: pd.DataFrame) -> tuple[str, ...]:
-    """Remarks on a whole table: what to know of its images, which methods do not apply, what the times depend on.
+    """Remarks on a whole table: its images, methods that do not apply, what a mean mixes, what times depend on.
 
     Args:
         runs: the runs of the table.
@@ -77,6 +83,7 @@ def table_notes(runs: pd.DataFrame, everything: pd.DataFrame) -> tuple[str, ...]
     notes = [f"{clean(dataset)}: {clean(note, 400)}" for dataset, note in said]
     notes += [f"Not applicable: {method} ({reason})." for method, reason in skipped.items()]
     done = runs[runs["status"] == "done"]
+    notes += _mixed(done)
     contended = int(done["contended"].sum())
     if contended:
         notes.append(f"Contended: {contended} of {len(done)} runs were timed while several runs shared the device.")
@@ -84,6 +91,33 @@ def table_notes(runs: pd.DataFrame, everything: pd.DataFrame) -> tuple[str, ...]
     if len(hardware) > 1:
         notes.append(f"Times and memory come from different hardware: {listing(hardware, 4)}.")
     return (*notes, *_replaced(runs, everything))
+
+
+def _mixed(done: pd.DataFrame) -> list[str]:
+    """Methods one of whose means is over runs that differ in more than the seeds."""
+    found: dict[str, list[str]] = {"config_hash": [], "versions": []}
+    for (method, variant, target), runs in done.groupby(["method", "variant", "target"], sort=False):
+        for column, items in found.items():
+            counts = runs[column].value_counts(sort=False)
+            if len(counts) > 1:
+                kinds = _differing([str(name) for name in counts.index])
+                each = [f"{kind} in {count}" for kind, count in zip(kinds, counts, strict=True)]
+                where = f"{method_label(str(method), str(variant))} on target {clean(target, 60)}"
+                items.append(f"{where} ({listing(each, 4)})")
+    words = {"config_hash": "configurations", "versions": "versions of the software"}
+    return [f"Mixed {words[name]} in one mean: {_first(items)}." for name, items in found.items() if items]
+
+
+def _differing(texts: Sequence[str]) -> list[str]:
+    """What is not the same in texts of parts with commas between them."""
+    parts = [text.split(", ") for text in texts]
+    shared = set(parts[0]).intersection(*parts[1:])
+    return [" ".join(part for part in own if part not in shared) or "unknown" for own in parts]
+
+
+def _first(items: Sequence[str]) -> str:
+    """The first items, and how many more there are."""
+    return "; ".join(items[:4]) + (f"; and {len(items) - 4} more" if len(items) > 4 else "")
 
 
 def _replaced(runs: pd.DataFrame, everything: pd.DataFrame) -> tuple[str, ...]:
@@ -114,10 +148,19 @@ def _reason(run: Mapping[Any, Any]) -> str:
     return clean(f"{run['error_type']}: {run['error_message']}", 160).rstrip(".")
 
 
-def _place(run: Mapping[Any, Any]) -> str:
-    return f"target {run['target']} seed {_seed(tuple(run[name] for name in SEEDS))}"
+def _place(run: Mapping[Any, Any], columns: Sequence[str]) -> str:
+    return f"target {run['target']} seed {_seed(tuple(run[name] for name in columns if name != 'target'))}"
 
 
 def _seed(seeds: tuple[int, ...]) -> str:
-    """One number where the seeds are matched, else s_t/s_u/s_e."""
-    return str(seeds[0]) if len(set(seeds)) == 1 else "/".join(map(str, seeds))
+    """One number where the seeds are matched, else s_t/s_u/s_e; and the draw where it has a seed of its own."""
+    stages, draw = seeds[: len(SEEDS)], seeds[len(SEEDS) :]
+    text = str(stages[0]) if len(set(stages)) == 1 else "/".join(map(str, stages))
+    return f"{text} draw {draw[0]}" if draw and pd.notna(draw[0]) else text
+
+
+def _inner(seeds: Sequence[tuple[int, ...]]) -> str:
+    """What differs between runs of one training seed."""
+    stages = len({seed[: len(SEEDS)] for seed in seeds}) > len({seed[0] for seed in seeds})
+    draws = len({seed[len(SEEDS) :] for seed in seeds}) > 1
+    return " and ".join(["seeds"] * stages + ["draws of the samples to forget"] * draws)

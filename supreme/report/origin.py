@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from supreme.experiment.run_columns import DRAW
 from supreme.report.labels import clean, method_label, printable
 from supreme.report.markup import Markup, join, tag
 from supreme.report.records import SEEDS, describe
@@ -38,7 +39,7 @@ def run_details(record: Mapping[str, Any], run: Mapping[str, Any], *, whole: boo
     heading = clean(f"{error.get('type')}: {error.get('message')}", 1000)
     return tag(
         "details",
-        _summary(run),
+        _summary(run, record),
         tag("h4", heading, class_="failed") if error else "",
         tag("pre", printable(error["traceback"]), class_="trace") if error.get("traceback") else "",
         tag("div", _origin(record, run), _values(record.get("metrics") or {}) if whole else "", class_="split"),
@@ -54,7 +55,7 @@ def _config(record: Mapping[str, Any]) -> Markup:
     return tag("details", tag("summary", "Configuration"), tag("pre", text))
 
 
-def _summary(run: Mapping[str, Any]) -> Markup:
+def _summary(run: Mapping[str, Any], record: Mapping[str, Any]) -> Markup:
     state = run["status"]
     kind = state if state in ("done", "failed") else "other"
     name = method_label(run["method"], run["variant"])
@@ -62,7 +63,7 @@ def _summary(run: Mapping[str, Any]) -> Markup:
     return tag(
         "summary",
         tag("span", clean(state).replace("_", " "), class_=f"state {kind}"),
-        f" {name}, target {clean(run['target'], 60)}, seed {_seeds(run)}",
+        f" {name}, target {clean(run['target'], 60)}, seed {_seeds(run)}{_draw(record)}",
         tag("span", f" ({', '.join(flags)})", class_="other") if flags else "",
     )
 
@@ -75,11 +76,17 @@ def _seeds(run: Mapping[str, Any]) -> str:
 
 def _origin(record: Mapping[str, Any], run: Mapping[str, Any]) -> Markup:
     seeds = f"training {run['training_seed']}, unlearning {run['unlearning_seed']}, evaluation {run['evaluation_seed']}"
-    pairs = [("Seeds", seeds)]
+    pairs = [("Seeds", seeds + _draw(record))]
     pairs += [(label, clean(record.get(key) or "-", 400)) for label, key in _TEXTS]
     pairs += [(label, clean(describe(record.get(key) or {}) or "-", 1000)) for label, key in _MAPPINGS]
     contended = "yes, several runs shared the device" if run["contended"] else "no"
     return tag("div", tag("h4", "Origin"), _pairs([*pairs, ("Contended", contended)]))
+
+
+def _draw(record: Mapping[str, Any]) -> str:
+    """The seed of the draw of the samples to forget, where they were drawn."""
+    draw = record["run"].get(DRAW)
+    return "" if draw is None else f", draw {draw}"
 
 
 def _values(metrics: Mapping[str, Any]) -> Markup:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from supreme.errors import DataError
+from supreme.experiment.run_columns import DRAW
 from supreme.report.columns import in_order
 
 SCHEMA = 1
@@ -15,9 +16,8 @@ NOT_APPLICABLE = "not_applicable"
 SEEDS = ("training_seed", "unlearning_seed", "evaluation_seed")
 RUN = ("dataset", "model", "scenario", "target", "method", "variant", *SEEDS)
 STATE = ("status", "error_type", "error_message", "contended", "superseded", "notes")
-ORIGIN = ("hardware", "plan", "key", "config_hash", "fingerprint", "git_commit", "started", "finished")
+ORIGIN = ("hardware", "versions", "plan", "key", "config_hash", "fingerprint", "git_commit", "started", "finished")
 FIELDS = (*RUN, *STATE, *ORIGIN)
-DRAW = "draw_seed"  # of the samples to forget; a column where some run drew them
 MAPPINGS = ("error", "metrics", "hardware", "versions", "stages", "method_arguments", "config", "scenario_sizes")
 
 
@@ -78,7 +78,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     error = record.get("error") or {}
     row: dict[str, Any] = {name: record["run"][name] for name in RUN} | {DRAW: record["run"].get(DRAW)}
     row |= {name: str(record.get(name) or "") for name in ORIGIN}
-    row["hardware"] = describe(record.get("hardware") or {})
+    row |= {name: describe(record.get(name) or {}) for name in ("hardware", "versions")}
     row |= {"status": record["status"], "contended": bool(record.get("contended"))}
     row["notes"] = "\n".join(map(str, record.get("notes") or ()))
     row |= {"error_type": str(error.get("type") or ""), "error_message": str(error.get("message") or "")}

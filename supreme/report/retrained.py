@@ -5,109 +5,94 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from supreme.experiment.retrained_spread import audit_retrained, audit_summary, gap_z, retrained_spread
-from supreme.experiment.run_columns import ENTRY, SEEDS
+from supreme.experiment.retrained_spread import RETRAIN, audit_retrained, audit_summary, gap_z, retrained_spread
+from supreme.experiment.run_columns import ENTRY, seed_columns
 from supreme.report.columns import Column, decimals, extra, number
 from supreme.report.grid import Entry, Grid
+from supreme.report.records import metric_names
 from supreme.report.table import Row, Table
 
 TARGET = ("target",)
 
 
 def retrained_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.DataFrame]]:
-    """Gaps of every method in standard deviations of M_r, below what M_r itself does.
+    """How far every method lies from the retrained models of the other seeds, below what another M_r would have.
 
     Args:
         table: the result table.
         runs: its successful runs.
 
     Returns:
-        The grid; spread and audit of the retrained models and the gaps of all runs as frames.
+        The grid; spread of the retrained models, all models against them and the gaps of all runs as frames.
     """
     columns = _columns(table, runs)
     keys = [column.key for column in columns]
     spread = retrained_spread(runs, keys, by=TARGET)
     audit = audit_retrained(runs, keys, by=TARGET)
-    scaled = gap_z(runs, keys, by=TARGET)
     frames = {
         "retrained": spread,
         "retrained_audit": audit,
-        "gap_z": pd.concat([runs[["target", *ENTRY, *SEEDS]], scaled], axis=1),
+        "gap_z": pd.concat([runs[["target", *ENTRY, *seed_columns(runs)]], gap_z(runs, keys, by=TARGET)], axis=1),
     }
-    seeds = int(spread["n"].max()) if len(spread) else 0
+    models = int(spread["n"].max()) if len(spread) else 0
     header = ("Model", *(column.title for column in columns))
-    rows = _retrained_rows(columns, spread, audit)
-    top = len(rows)
-    if seeds > 1:
-        rows += [_method(row, columns, runs, scaled) for row in table.rows if row.method != "Retrain"]
-    grid = Grid(
-        "retrained", "Gaps in standard deviations of M_r", _about(seeds), header, tuple(rows), _notes(seeds), top
-    )
-    return grid, frames
+    rows = [("M_r: value", tuple(_value(column, spread) for column in columns))]
+    if models > 2:
+        gold = [row for row in table.rows if row.method == RETRAIN]
+        methods = [row for row in table.rows if row.method != RETRAIN]
+        named = [("another M_r", row) for row in gold] + [(row.name, row) for row in methods]
+        sizes = audit_summary(audit, by=ENTRY)
+        rows += [(f"{name}: |z|", _sizes(row, columns, sizes)) for name, row in named]
+    top = 1 + sum(row.method == RETRAIN for row in table.rows) if models > 2 else 1
+    title = "Gaps in standard deviations of M_r"
+    return Grid("retrained", title, _about(models), header, tuple(rows), _notes(models), top), frames
 
 
 def _columns(table: Table, runs: pd.DataFrame) -> list[Column]:
-    """Metrics with a gap that the tables show, values of M_r among them."""
+    """Metrics with a gap to M_r, those of users among them, that some M_r has a value of."""
     shown = {column.key: column for column in (*table.columns, *table.hidden)}
-    wanted = ["forget/accuracy", "retain/accuracy", "forget/loss", "retain/loss", "mia", "forget/zrf"]
-    known = [key for key in wanted if key in runs and runs[key].notna().any()]
-    found = [shown.get(key) or extra(key) for key in known]
-    gold = runs[runs["method"] == "Retrain"]
-    return [column for column in found if gold[column.key].notna().any()]
+    gold = runs[runs["method"] == RETRAIN]
+    gaps = [key for key in metric_names(runs) if f"{key}_gap" in runs and runs[f"{key}_gap"].notna().any()]
+    return [shown.get(key) or extra(key) for key in gaps if gold[key].notna().any()]
 
 
-def _retrained_rows(
-    columns: Sequence[Column], spread: pd.DataFrame, audit: pd.DataFrame
-) -> list[tuple[str, tuple[Entry, ...]]]:
-    sizes = audit_summary(audit, by=TARGET)
-    values, others = [], []
-    for column in columns:
-        mine = spread[spread["metric"] == column.key]
-        mean, std = float(mine["mean"].mean()), float(mine["std"].mean())
-        digits = decimals(column, [mean])
-        small = "single seed" if math.isnan(std) else f"± {number(std * column.scale, digits)}"
-        values.append(Entry(number(mean * column.scale, digits), small))
-        held = sizes[sizes["metric"] == column.key]["z_size"].median()
-        others.append(Entry("-" if math.isnan(held) else _size(held), value=held))
-    rows = [("M_r: value", tuple(values))]
-    judged = not all(entry.text == "-" for entry in others)
-    return [*rows, ("another M_r: |z|", tuple(others))] if judged else rows
+def _value(column: Column, spread: pd.DataFrame) -> Entry:
+    """Mean over targets of what M_r has, and of its spread."""
+    mine = spread[spread["metric"] == column.key]
+    mean, std = float(mine["mean"].mean()), float(mine["std"].mean())
+    digits = decimals(column, [mean])
+    small = "single seed" if math.isnan(std) else f"± {number(std * column.scale, digits)}"
+    return Entry(number(mean * column.scale, digits), small)
 
 
-def _method(
-    row: Row, columns: Sequence[Column], runs: pd.DataFrame, scaled: pd.DataFrame
-) -> tuple[str, tuple[Entry, ...]]:
-    mine = (runs["method"] == row.method) & (runs["variant"] == row.variant)
-    fields = []
-    for column in columns:
-        sizes = scaled.loc[mine, f"{column.key}_gap_z"].abs()
-        middle = sizes.median()  # a mean would be infinite where one target's M_r does not vary
-        fields.append(Entry("-") if math.isnan(middle) else Entry(_size(middle), value=float(middle)))
-    return f"{row.name}: |z|", tuple(fields)
+def _sizes(row: Row, columns: Sequence[Column], sizes: pd.DataFrame) -> tuple[Entry, ...]:
+    """The typical size of z of a method, for every metric."""
+    mine = sizes[(sizes["method"] == row.method) & (sizes["variant"] == row.variant)].set_index("metric")["z_size"]
+    found = [float(mine.get(column.key, math.nan)) for column in columns]
+    return tuple(Entry("-") if math.isnan(size) else Entry(_size(size), value=size) for size in found)
 
 
 def _size(value: float) -> str:
     return "∞" if math.isinf(value) else f"{value:.1f}" if value < 1000 else f"{value:.1e}"
 
 
-def _about(seeds: int) -> str:
-    if not seeds:
+def _about(models: int) -> str:
+    if not models:
         return "There is no retrained model."
-    if seeds == 1:
+    if models == 1:
         return "A single seed: one retrained model per target has no spread, so no gap can be given in units of it."
+    value = f"M_r: mean over targets of the mean and standard deviation over {models} retrained models."
+    if models == 2:
+        return value
     return (
-        f"M_r: mean over targets of the mean and standard deviation over {seeds} retrained models. Below: the size of "
-        "the gap to M_r of the same seeds over that standard deviation (median over targets and seeds); around 1 is as "
-        "near as M_r is to itself."
+        f"{value} |z|: how far a model's value lies from the mean of the retrained models of other seeds or draws, in "
+        "their standard deviations (median over targets and seeds). Another M_r is each M_r held out in this way: a "
+        "method that is as good as retraining has what it has."
     )
 
 
-def _notes(seeds: int) -> tuple[str, ...]:
-    notes = []
-    if seeds > 1:
-        notes.append("∞: M_r is the same in all seeds (for example 0 % of a forgotten class), and the model is not.")
-    if seeds > 2:
-        notes.append("Another M_r: each retrained model against the others of its target; what perfect looks like.")
-    elif seeds == 2:
-        notes.append("Two retrained models are too few to hold one out against the others; three are enough.")
-    return tuple(notes)
+def _notes(models: int) -> tuple[str, ...]:
+    if models == 2:
+        return ("Two retrained models are too few to hold one out against the others; three are enough.",)
+    same = "∞: M_r is the same in all other seeds (for example 0 % of a forgotten class), and the model is not."
+    return (same,) if models > 2 else ()

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from supreme.experiment.run_columns import ENTRY, SEEDS
+from supreme.experiment.run_columns import ENTRY, seed_columns
 from supreme.experiment.variance import variance_table
 from supreme.report.columns import COLUMNS, Column, extra
 from supreme.report.figure import COLOURS, LINE, TEXT, WIDTH, Plot, drawn, style
@@ -19,7 +19,8 @@ from supreme.report.intervals import entry
 from supreme.report.labels import clean
 from supreme.report.table import Row, Table
 
-METRICS = ("forget/accuracy", "retain/accuracy", "forget/accuracy_gap", "retain/accuracy_gap", "mia", "mia_gap")
+_VALUES = ("forget/accuracy", "retain/accuracy", "mia", "mia_auc")  # the last draws on the evaluation seed
+METRICS = (*_VALUES, *(f"{key}_gap" for key in _VALUES))
 REPLICATES = 1000
 JOINT = " Joint names such as training+unlearning: the seeds are matched, so they cannot be told apart."
 HEADER = ("method", "variant", "metric", "component", "variance", "share", "low", "high", "levels", "note")
@@ -33,7 +34,7 @@ def source_grid(table: Table, runs: pd.DataFrame) -> tuple[Grid, dict[str, pd.Da
         runs: its successful runs.
     """
     known = [key for key in METRICS if key in runs and runs[key].notna().any()]
-    several = len(runs[[*SEEDS, "target"]].drop_duplicates()) > 1
+    several = len(runs[[*seed_columns(runs), "target"]].drop_duplicates()) > 1
     found = variance_table(runs, known if several else [], by=ENTRY, replicates=REPLICATES)
     columns = {column.key: column for column in COLUMNS}
     found = found[(found["method"] != "Retrain") | ~found["metric"].str.endswith("_gap")].reset_index(drop=True)

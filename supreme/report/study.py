@@ -1,10 +1,13 @@
 """What several seeds say about a result table: intervals, ranks, sources of spread, M_r as a distribution."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from supreme.report.distances import distance_grid
 from supreme.report.figure import Plot
 from supreme.report.grid import Grid
 from supreme.report.intervals import interval_grid
@@ -40,8 +43,8 @@ def study(table: Table, data: pd.DataFrame) -> Study:
         data: the frame that it was made of.
 
     Returns:
-        The overview, intervals with groups that cannot be told apart, mean ranks, sources of spread, and gaps in
-        standard deviations of M_r; with a single seed each says so.
+        The overview, intervals with groups that cannot be told apart, mean ranks, gaps in standard deviations of M_r,
+        and sources of spread, which the page folds; with a single seed each says so.
     """
     runs = runs_of(table, data)
     live = runs[(runs["status"] == "done") & ~runs["superseded"].astype(bool)]
@@ -58,6 +61,26 @@ def study(table: Table, data: pd.DataFrame) -> Study:
     frames = {name: frame for _, found in parts for name, frame in found.items()}
     drawn = [rank_plot(table, frames["ranks"]), source_plot(table, frames["variance"])]
     return Study(grids, tuple(plot for plot in drawn if plot is not None), frames)
+
+
+def with_distances(
+    found: Study, table: Table, data: pd.DataFrame, records: Sequence[Mapping[str, Any]], root: Path
+) -> Study:
+    """The statistics, and the distances between retrained models where their outputs were kept.
+
+    Args:
+        found: the statistics so far.
+        table: the result table.
+        data: the frame that it was made of.
+        records: the records in the order of the rows of ``data``.
+        root: the output folder of the plan.
+    """
+    distances = distance_grid(table, data, records, root)
+    if distances is None:
+        return found
+    grid, frame = distances
+    *shown, folded = found.grids
+    return replace(found, grids=(*shown, grid, folded), frames={**found.frames, "retrained_distances": frame})
 
 
 def joined(studies: Sequence[Study], tables: Sequence[Table]) -> Frames:

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
+from supreme.experiment.run_columns import seed_columns
 from supreme.experiment.statistics import Summary, seed_means, summary
 from supreme.report.columns import COLUMNS, Column, decimals, extra, is_known, number
 from supreme.report.labels import REFERENCES, clean, method_label, method_order, natural
@@ -23,7 +24,7 @@ class Cell:
     Attributes:
         mean: mean over seeds in the record's unit, NaN when nothing was measured.
         std: sample standard deviation over training seeds, None for a single one.
-        points: the mean over forget targets of every seed (training, unlearning, evaluation).
+        points: the mean over forget targets and draws of every seed (training, unlearning, evaluation).
         text: the mean as printed, "-" when nothing was measured.
         spread: the standard deviation as printed, "" for a single seed.
         best: whether no method of the table has a better printed value.
@@ -55,7 +56,7 @@ class Row:
         method: name in the records.
         variant: tells two entries of the same method apart.
         done: number of runs that succeeded.
-        total: number of runs that the method should have (targets times seeds of the table).
+        total: number of runs that the method should have (targets times seeds and draws of the table).
         note: number of the row's footnote, None without one.
         cells: by metric key, those that the table does not show included.
     """
@@ -121,9 +122,9 @@ class Table:
 def tables(data: pd.DataFrame, *, per_target: bool = False) -> list[Table]:
     """Result tables of all runs in a frame.
 
-    Values are first averaged over the forget targets of a seed, then over the evaluation and unlearning seeds of a
-    training seed, because runs that share M_o are not independent; mean and sample standard deviation are taken over
-    training seeds. The fractions of RandomSample are different experiments, so each has a table of its own.
+    Values are first averaged over the forget targets and draws of a seed, then over the evaluation and unlearning seeds
+    of a training seed, because runs that share M_o are not independent; mean and sample standard deviation are taken
+    over training seeds. The fractions of RandomSample are different experiments, so each has a table of its own.
 
     Args:
         data: what :func:`supreme.report.records.frame` returns, or any selection of its rows.
@@ -169,7 +170,7 @@ def _table(key: tuple[str, ...], runs: pd.DataFrame, everything: pd.DataFrame) -
     parts = [counted[(counted["method"] == method) & (counted["variant"] == variant)] for method, variant in order]
     columns, hidden = _columns(_measured(counted))
     cells = _cells(parts, [*columns, *hidden], [method in REFERENCES for method, _ in order])
-    rows, footnotes = _rows(order, parts, cells, counted[["target", *SEEDS]].drop_duplicates())
+    rows, footnotes = _rows(order, parts, cells, counted[["target", *seed_columns(counted)]].drop_duplicates())
     return Table(
         dataset=key[0],
         model=key[1],
@@ -233,7 +234,7 @@ def _cells(
 
 
 def _points(runs: pd.DataFrame, columns: Sequence[Column]) -> dict[str, dict[Seeds, float]]:
-    """By metric and seed, the mean over targets."""
+    """By metric and seed, the mean over targets and draws."""
     seeds = list(runs[list(SEEDS)].itertuples(index=False, name=None))
     present = [column.key for column in columns if column.key in runs]
     values = dict(zip(present, runs[present].to_numpy(dtype="float64").T.tolist(), strict=True))

@@ -20,7 +20,7 @@ from supreme.report.paper import paper_latex, paper_markdown, paper_rows
 from supreme.report.plots import plots
 from supreme.report.records import frame, read_records
 from supreme.report.samples import sample_plots
-from supreme.report.study import Study, joined, study
+from supreme.report.study import Study, joined, study, with_distances
 from supreme.report.table import Table, tables
 from supreme.report.text import render
 
@@ -61,6 +61,8 @@ def write_report(
     root = Path(path).parent if Path(path).name == "records" else Path(path)
     samples = [sample_plots(table, data, records, root) for table in chosen[:studied]]
     samples += [[] for _ in chosen[studied:]]
+    pairs = zip(studies, chosen, strict=True)
+    studies = [with_distances(one, table, data, records, root) if one.grids else one for one, table in pairs]
     figures = [[*own, *more] for own, more in zip(figures, samples, strict=True)]
     drawn = [[*own, *one.plots] for own, one in zip(figures, studies, strict=True)]
     grids = [

@@ -7,7 +7,6 @@ from scipy import stats
 
 from supreme.errors import DataError
 from supreme.experiment.retrained_spread import (
-    audit_distances,
     audit_retrained,
     audit_summary,
     gap_z,
@@ -92,29 +91,85 @@ def test_held_out_models_are_compared_with_the_others():
     data = runs(6)
     values = models(data, "a")
     audit = audit_retrained(data, ["mia"])
-    audit = audit[audit["target"] == "a"].reset_index(drop=True)
-    for place in range(6):
-        others = np.delete(values, place)
-        row = audit.loc[place]
-        assert row["value"] == values[place]
-        assert row["gap"] == pytest.approx(values[place] - others.mean())
-        assert row["z"] == pytest.approx((values[place] - others.mean()) / others.std(ddof=1))
-        # The two-sample t-test of one value against the others is the same test.
-        assert row["p"] == pytest.approx(stats.ttest_ind(others, values[place : place + 1]).pvalue)
+    for method, own in (
+        ("Retrain", values),
+        ("SSD", data.query("method == 'SSD' and target == 'a'")["mia"].to_numpy()),
+    ):
+        found = audit[(audit["target"] == "a") & (audit["method"] == method)].reset_index(drop=True)
+        for place in range(6):
+            others = np.delete(values, place)
+            row = found.loc[place]
+            assert row["value"] == own[place]
+            assert row["gap"] == pytest.approx(own[place] - others.mean())
+            assert row["z"] == pytest.approx((own[place] - others.mean()) / others.std(ddof=1))
+            # The two-sample t-test of one value against the others is the same test.
+            assert row["p"] == pytest.approx(stats.ttest_ind(others, own[place : place + 1]).pvalue)
     assert (audit["n"] == 6).all()
     assert (audit["kind"] == "audit").all()
 
 
 def test_retrained_models_are_flagged_as_often_as_they_should_be():
-    audit = audit_retrained(runs(1000, seed=3).assign(target=lambda frame: frame["training_seed"] // 8), ["mia"])
+    data = runs(1000, seed=3).assign(target=lambda frame: frame["training_seed"] // 8)
+    audit = audit_retrained(data[data["method"] == "Retrain"], ["mia"])
     assert audit["n"].value_counts().index.tolist() == [8]
     assert audit["flagged"].mean() == pytest.approx(0.05, abs=0.012)
     summary = audit_summary(audit)
     assert summary["flagged"].mean() == pytest.approx(audit["flagged"].mean())
     one = audit[audit["target"] == 7]
     row = summary[summary["target"] == 7].iloc[0]
-    assert row["gap_size"] == pytest.approx(one["gap"].abs().mean())
+    assert row["gap_size"] == pytest.approx(one["gap"].abs().median())
     assert row["largest_gap"] == one["gap"].abs().max()
+
+
+def test_with_three_seeds_a_method_as_good_as_retraining_has_the_size_of_another_retrained_model():
+    rng = np.random.default_rng(5)
+    names = ["target", *SEEDS, "method", "mia"]
+    rows = [
+        (target, seed, seed, seed, method, rng.normal(loc=3.0 * (method == "Far")))
+        for target in range(1500)
+        for seed in range(3)
+        for method in ("Retrain", "Perfect", "Far")
+    ]
+    audit = audit_retrained(pd.DataFrame(rows, columns=names), ["mia"], by=["target"])
+    sizes = audit_summary(audit, by=["method"]).set_index("method")["z_size"]
+    # z is sqrt(3/2) times Student's t with one degree of freedom, whose |t| has the median 1 and no mean.
+    assert sizes["Retrain"] == pytest.approx(math.sqrt(1.5), rel=0.08)
+    assert sizes["Perfect"] == pytest.approx(math.sqrt(1.5), rel=0.08)
+    assert sizes["Far"] > 2.5
+    shares = audit.groupby("method")["flagged"].mean()
+    assert shares["Perfect"] == pytest.approx(0.05, abs=0.015)
+
+
+def drawn(seeds=3, draws=4, seed=0):
+    """Three seeds crossed with four draws, each with a value of its own, in a frame that holds FullClass too."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for scenario, found in (("RandomSample", range(draws)), ("FullClass", [None])):
+        for t in range(seeds):
+            for draw in found:
+                place = ("D", "M", scenario, "0.1", t, t, t, draw)
+                rows += [(*place, method, rng.normal(0 if draw is None else draw)) for method in ("Retrain", "SSD")]
+    names = ["dataset", "model", "scenario", "target", *SEEDS, "draw_seed", "method", "mia"]
+    return pd.DataFrame(rows, columns=names).astype({"draw_seed": "Int64"})
+
+
+def test_models_of_different_draws_are_different_models():
+    data = drawn()
+    values = data.query("scenario == 'RandomSample' and method == 'Retrain'")["mia"]
+    spread = retrained_spread(data, ["mia"]).set_index("scenario")
+    assert spread.loc["RandomSample", "n"] == 12
+    assert spread.loc["RandomSample", "std"] == pytest.approx(values.std(ddof=1))
+    assert spread.loc["FullClass", "n"] == 3
+    gaps = data.assign(z=gap_z(data, ["mia"])["mia_gap_z"])
+    gaps = gaps.set_index(["scenario", "training_seed", "draw_seed"]).sort_index()
+    assert (gaps.query("method == 'Retrain'")["z"] == 0).all()
+    m_r, m_u = (gaps.query(f"method == '{name}'")["mia"] for name in ("Retrain", "SSD"))
+    got = gaps.query("method == 'SSD'").loc["RandomSample", "z"]
+    assert got.to_numpy() == pytest.approx(((m_u - m_r).loc["RandomSample"] / values.std(ddof=1)).to_numpy())
+    audit = audit_retrained(data, ["mia"])
+    counts = audit.groupby(["scenario", "method"])["n"].agg(["size", "max"])
+    assert counts.to_numpy().tolist() == [[3, 3]] * 2 + [[12, 12]] * 2
+    assert audit.query("method == 'Retrain'")["draw_seed"].tolist()[:12] == [0, 1, 2, 3] * 3
 
 
 def test_two_models_are_too_few_to_judge():
@@ -122,28 +177,6 @@ def test_two_models_are_too_few_to_judge():
     assert set(audit["kind"]) == {"too few seeds"}
     assert audit["gap"].notna().all()
     assert audit[["z", "p"]].isna().all(axis=None)
-
-
-def test_distances_between_retrained_models():
-    rng = np.random.default_rng(4)
-    weights = rng.normal(size=(6, 20))
-    distances = np.linalg.norm(weights[:, None] - weights[None, :], axis=2)
-    table = audit_distances(distances, [9.0, 5.0])
-    own = np.array([np.delete(distances[place], place).mean() for place in range(6)])
-    assert table["value"].to_numpy() == pytest.approx([*own, 9.0, 5.0])
-    assert table["held_out"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1]
-    assert table["z"].iloc[6] == pytest.approx((9.0 - own.mean()) / own.std(ddof=1))
-    others = np.delete(own, 2)
-    assert table["z"].iloc[2] == pytest.approx((own[2] - others.mean()) / others.std(ddof=1))
-    np.fill_diagonal(distances, math.nan)
-    assert audit_distances(distances, [9.0, 5.0]).equals(table)
-
-
-def test_few_retrained_models_have_distances_but_no_spread():
-    assert audit_distances(np.array([[0.0, 2.0], [2.0, 0.0]]), [3.0])["z"].isna().all()
-    assert audit_distances(np.zeros((1, 1)), [3.0])["value"].isna().tolist() == [True, False]
-    with pytest.raises(DataError, match="square"):
-        audit_distances(np.zeros((2, 3)))
 
 
 def test_a_missing_column_is_named():

@@ -47,7 +47,8 @@ def metrics_of(method, scenario, rng):
         "layerwise_distance": 0.0 if method == "Retrain" else rng.gauss(31.0, 0.4),
         "mia": (mia := abs(rng.gauss(0.1, 0.05))),
         "mia_gap": 0.0 if method == "Retrain" else mia - 0.1,
-        "mia_auc": rng.uniform(0.5, 0.7),
+        "mia_auc": (auc := rng.uniform(0.5, 0.7)),
+        "mia_auc_gap": 0.0 if method == "Retrain" else auc - 0.5,
         "forget/zrf": (zrf := rng.uniform(0.3, 0.9)),
         "forget/zrf_gap": 0.0 if method == "Retrain" else zrf - 0.6,
         "peak_memory_bytes": rng.uniform(5e7, 4e8),
@@ -82,7 +83,7 @@ def record_of(number, run, rng):
         },
         "scenario_sizes": {"forget_train": 143, "retain_train": 1294, "forget_test": 36, "retain_test": 324},
         "fingerprint": "83be01c2aa91f00d",
-        "config_hash": f"c0ffee{number:010x}",
+        "config_hash": f"c0ffee{METHODS.index(run['method']) if run['method'] in METHODS else 255:010x}",
         "stages": {"train": "t" * 16, "retrain": "r" * 16, "unlearn": f"{number:016x}", "evaluate": f"{number:016x}"},
         "versions": {"supreme": "0.1.0", "torch": "2.15.0", "lightning": "2.6.6", "python": "3.11.9"},
         "hardware": {
@@ -122,6 +123,16 @@ def fail(record, kind="ValueError", message="expected a finite loss, got nan"):
     trace = f'Traceback (most recent call last):\n  File "method.py", line 12, in fit\n{kind}: {message}'
     record |= {"status": "failed", "metrics": {}, "error": {"type": kind, "message": message, "traceback": trace}}
     return record
+
+
+def drawn_records(*, seeds=(260, 261, 262), draws=(1, 2, 3, 4), methods=("Original", "Retrain", "SSD", "LFSSD")):
+    """Records of seeds crossed with draws of the samples to forget."""
+    records = []
+    for draw in draws:
+        for record in make_records(seeds=seeds, methods=methods, scenarios=("RandomSample",), seed=draw):
+            record["run"]["draw_seed"] = draw
+            records.append(record | {"key": f"{len(records):016x}"})
+    return records
 
 
 def rich_records():
@@ -164,14 +175,17 @@ def write_records(tmp_path):
     return write
 
 
-def write_outputs(folder, records, classes=4, samples=120, seed=0):
-    """Stored outputs of every run: random logits, with the forgotten class known to M_o and not to the others."""
+def write_outputs(folder, records, classes=4, samples=120, seed=0, noise=None):
+    """Stored outputs of every run: random logits, with the forgotten class known to M_o and not to the others.
+
+    With ``noise``, the seed of further logits, the samples depend on ``seed`` alone.
+    """
     rng = np.random.default_rng(seed)
     for record in records:
         record["stages"] = {**record["stages"], "evaluate": record["key"]}
         part = np.arange(samples) % 4
         target = np.where(np.isin(part, (1, 3)), 0, rng.integers(1, classes, samples))
-        logits = rng.normal(size=(samples, classes))
+        logits = (rng if noise is None else np.random.default_rng([seed, noise])).normal(size=(samples, classes))
         known = record["run"]["method"] == "Original"
         logits[np.arange(samples), target] += np.where(known | np.isin(part, (0, 2)), 4.0, -4.0)
         place = folder / "stages" / "evaluate" / record["key"]
@@ -187,6 +201,7 @@ def plan():
 
     class Plan:
         records = staticmethod(make_records)
+        drawn = staticmethod(drawn_records)
         rich = staticmethod(rich_records)
         fail = staticmethod(fail)
         outputs = staticmethod(write_outputs)

@@ -1,3 +1,4 @@
+import copy
 import inspect
 import itertools
 import math
@@ -152,14 +153,34 @@ def test_gaps_in_standard_deviations_of_the_retrained_models(plan):
     records, data, table = build(plan, seeds=(1, 2, 3, 4), targets=("3",))
     grid, frames = retrained_grid(table, data)
     gold = per_seed(records, "Retrain", "mia")
-    sizes = [abs(a - b) / statistics.stdev(gold) for a, b in zip(per_seed(records, "SSD", "mia"), gold, strict=True)]
-    assert field(grid, "SSD: |z|", "MIA: share").value == pytest.approx(statistics.median(sizes))
-    held = []
-    for place, value in enumerate(gold):
-        others = gold[:place] + gold[place + 1 :]
-        held.append(abs(value - statistics.fmean(others)) / statistics.stdev(others))
-    assert field(grid, "another M_r: |z|", "MIA: share").value == pytest.approx(statistics.fmean(held))
+    for row, values in (("another M_r: |z|", gold), ("SSD: |z|", per_seed(records, "SSD", "mia"))):
+        sizes = []
+        for place, value in enumerate(values):
+            others = gold[:place] + gold[place + 1 :]
+            sizes.append(abs(value - statistics.fmean(others)) / statistics.stdev(others))
+        assert field(grid, row, "MIA: share").value == pytest.approx(statistics.median(sizes))
+    gaps = frames["gap_z"].query("method == 'SSD'")["mia_gap_z"]
+    both = zip(per_seed(records, "SSD", "mia"), gold, strict=True)
+    assert gaps.tolist() == pytest.approx([(a - b) / statistics.stdev(gold) for a, b in both])
     assert len(frames["gap_z"]) == len(records)
+
+
+def test_every_metric_with_a_gap_is_given_in_standard_deviations(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD"))
+    for place, record in enumerate(records):
+        record["metrics"] |= {"forget/sharpness": place**2, "forget/sharpness_gap": 1.0, "forget/width": 2.0}
+    data = frame(records)
+    grid, frames = retrained_grid(tables(data)[0], data)
+    assert {"forget/sharpness", "whole/accuracy", "whole/loss"} <= set(grid.header)
+    assert "forget/width" not in grid.header  # nothing says how far it is from M_r
+    assert "forget/sharpness_gap_z" in frames["gap_z"]
+
+
+def test_two_retrained_models_have_a_value_and_no_sizes(plan):
+    _, data, table = build(plan, seeds=(1, 2))
+    grid, _ = retrained_grid(table, data)
+    assert [name for name, _ in grid.rows] == ["M_r: value"]
+    assert "three are enough" in grid.notes[0]
 
 
 def test_a_retrained_model_that_does_not_vary_gives_infinite_gaps(plan):
@@ -185,7 +206,7 @@ def test_sources_of_spread_are_the_mean_squares(plan):
     assert "cannot be told apart" in grid.about
     plot = source_plot(tables(data)[0], frames["variance"])
     assert plot is not None
-    assert {row[2] for row in plot.data} == {"forget/accuracy_gap", "retain/accuracy_gap", "mia_gap"}
+    assert {row[2] for row in plot.data} == {"forget/accuracy_gap", "retain/accuracy_gap", "mia_gap", "mia_auc_gap"}
     assert not [row for row in plot.data if row[0] == "Retrain"]
 
 
@@ -223,6 +244,43 @@ def test_a_grid_in_three_formats():
     assert r"\textbf{1.0}$^{\mathrm{ab}}$ {\scriptsize {[}0, 2{]}}" in grid_latex(grid, "T", "g")
     assert ends(0.0, 1.0, 100, 0) == "[0, 100]"
     assert column_id("x") in button("x", "x")
+
+
+def test_draws_of_one_seed_show_where_spread_comes_from(plan):
+    data = frame(plan.drawn(seeds=(260,), draws=(1, 2, 3, 4)))
+    table = tables(data)[0]
+    grid, frames = source_grid(table, data)
+    assert grid.about.startswith("Random-effects")
+    found = frames["variance"].query("method == 'SSD' and metric == 'mia_gap' and variance > 0")
+    assert found["component"].tolist() == ["draw"]
+    gaps = [record["metrics"]["mia_gap"] for record in plan.drawn(seeds=(260,)) if record["run"]["method"] == "SSD"]
+    assert found["variance"].tolist() == pytest.approx([statistics.variance(gaps)])
+
+
+def test_models_of_different_draws_are_different_in_the_report(plan):
+    data = frame(plan.drawn())
+    grid, frames = retrained_grid(tables(data)[0], data)
+    assert (frames["retrained"]["n"] == 12).all()
+    assert (frames["gap_z"].query("method == 'Retrain'").filter(like="_gap_z") == 0).all(axis=None)
+    assert "over 12 retrained models" in grid.about
+    assert frames["gap_z"]["draw_seed"].nunique() == 4
+
+
+def test_what_an_evaluation_draws_has_a_component(plan):
+    records = []
+    for record in plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD"), targets=("3",)):
+        for extra in range(4):
+            twin = copy.deepcopy(record)
+            twin["run"]["evaluation_seed"] = 1000 * record["run"]["training_seed"] + extra
+            twin["metrics"] |= {"mia_auc": 0.5 + 0.05 * extra**2, "mia_auc_gap": 0.01 * extra**2}
+            records.append(twin)
+    data = frame(records)
+    grid, frames = source_grid(tables(data)[0], data)
+    shown = [entries[1].text for name, entries in grid.rows if name == "SSD" and entries[0].text == "mia_auc_gap"]
+    assert "evaluation" in shown
+    line = frames["variance"].query("method == 'SSD' and metric == 'mia_auc_gap' and component == 'evaluation'").iloc[0]
+    assert line["variance"] == pytest.approx(statistics.variance([0.0, 0.01, 0.04, 0.09]), rel=0.4)
+    assert line["share"] > 0.9
 
 
 def test_the_overview_holds_sizes_of_gaps_and_places(plan):

@@ -186,6 +186,43 @@ def test_a_table_of_failures_only_still_shows(plan):
     assert table.rows[0].count == "0/2"
 
 
+def test_every_draw_of_every_seed_counts(plan):
+    records = plan.drawn()
+    table = tables(frame(records))[0]
+    assert [(row.done, row.total, row.count) for row in table.rows] == [(12, 12, "")] * 4
+    assert table.footnotes == ()
+    assert "3 training seeds, each one's value being the mean over its draws of the samples to forget" in table.caption
+    assert "(12 in all: 260 draw 1, 260 draw 2, 260 draw 3, 260 draw 4, 261 draw 1" in table.caption
+    cell = row_of(table, "SSD").cells["mia"]
+    assert (cell.mean, cell.std, cell.n) == pytest.approx(by_hand(records, "mia", method="SSD"))
+
+
+def test_failed_and_missing_draws_are_counted_and_named(plan):
+    records = plan.drawn()
+    for record in [one for one in records if one["run"]["method"] == "LFSSD" and one["run"]["draw_seed"] > 1]:
+        plan.fail(record)
+    gone = next(one for one in records if one["run"]["method"] == "SSD" and one["run"]["draw_seed"] == 3)
+    table = tables(frame([record for record in records if record is not gone]))[0]
+    assert row_of(table, "LFSSD").count == "3/12"
+    assert row_of(table, "SSD").count == "11/12"
+    assert "no record (target 0.05 seed 260 draw 3)" in table.footnotes[0]
+    assert table.footnotes[1].startswith("LFSSD: 3 of 12 runs succeeded; the others: ValueError")
+    assert "target 0.05 seed 260 draw 2" in table.footnotes[1]
+    assert table.footnotes[1].endswith("Its values are means over those 3 (3 seeds, 1 draw).")
+
+
+def test_a_caption_names_draws_that_have_seeds_of_their_own(plan):
+    one = tables(frame(plan.drawn(seeds=(7,))))[0].caption
+    assert "4 draws of the samples to forget (7 draw 1, 7 draw 2, 7 draw 3, 7 draw 4) of a single training seed" in one
+    assert "single seed (7 draw 3)" in tables(frame(plan.drawn(seeds=(7,), draws=(3,))))[0].caption
+    assert "single seed (7)" in tables(frame(plan.drawn(seeds=(7,), draws=(7,))))[0].caption
+    both = plan.drawn(seeds=(7,), draws=(1, 2))
+    for record in plan.drawn(seeds=(7,), draws=(1, 2)):
+        record["run"] |= {"evaluation_seed": 7001}
+        both.append(record)
+    assert "4 seeds and draws of the samples to forget (" in tables(frame(both))[0].caption
+
+
 def test_unsir_is_not_applicable_to_random_samples(plan):
     found = tables(frame(plan.records()))
     random = find(found, "RandomSample", target="0.05")
@@ -293,6 +330,28 @@ def test_different_hardware_is_noted(plan):
     records = plan.records(scenarios=("FullClass",))
     records[0]["hardware"]["cpu"] = "Another CPU"
     assert any("Another CPU" in note for note in tables(frame(records))[0].notes)
+
+
+def test_a_mean_over_different_configurations_or_versions_is_noted(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD"))
+    assert not any("Mixed" in note for note in tables(frame(records))[0].notes)
+    other = next(one for one in records if one["run"]["method"] == "SSD" and one["run"]["target"] == "7")
+    usual, other["config_hash"] = other["config_hash"], "deadbeef"
+    late = records[0]
+    late["versions"] = {**late["versions"], "torch": "2.16.0"}
+    notes = tables(frame(records))[0].notes
+    assert f"Mixed configurations in one mean: SSD on target 7 (deadbeef in 1, {usual} in 2)." in notes
+    mixed = "Retrain (M_r) on target 3 (torch 2.16.0 in 1, torch 2.15.0 in 2)"
+    assert f"Mixed versions of the software in one mean: {mixed}." in notes
+    plan.fail(other)
+    assert not any("Mixed configurations" in note for note in tables(frame(records))[0].notes)
+
+
+def test_targets_may_have_configurations_of_their_own(plan):
+    records = plan.records(scenarios=("FullClass",), methods=("Retrain", "SSD"))
+    for record in records:
+        record["config_hash"] = f"{record['run']['method']} {record['run']['target']}"
+    assert tables(frame(records))[0].notes == ()
 
 
 def test_an_older_record_of_a_run_is_left_out_and_noted(plan):
