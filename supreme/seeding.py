@@ -1,9 +1,9 @@
 """Seeds: what is random, what each seed drives, and draws that do not depend on the number of devices.
 
 Three seeds exist. The training seed ``s_t`` drives the original model (initial weights, order, augmentation). The
-unlearning seed ``s_u`` drives the retrained model and every method. The evaluation seed ``s_e`` drives what metrics draw:
-the attack's folds. The bootstrap of a report has a fixed seed of its own. Every draw is keyed by (seed, purpose, pass,
-sample), never by rank, worker or batch.
+unlearning seed ``s_u`` drives the retrained model and every method. The evaluation seed ``s_e`` drives what metrics
+draw: the attack's folds. The bootstrap of a report has a fixed seed of its own. Every draw is keyed by (seed, purpose,
+pass, sample), never by rank, worker or batch.
 """
 
 import hashlib
