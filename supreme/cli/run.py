@@ -62,10 +62,12 @@ def main(command: str, words: Sequence[str]) -> int:
     gpus = _gpus(plan)
     workers = given.workers or _workers(plan, gpus)
     if given.dry_run:
+        sys.stderr.writelines(f"{line}\n" for line in _crowding(plan, gpus, workers))
         sys.stdout.writelines(f"{line}\n" for line in _preview(plan, preview(plan, runs, forced, workers)))
         return 0
     if slurm is not None:
         return hand_in(plan, runs, slurm, given.force, given.track_evaluation)
+    sys.stderr.writelines(f"{line}\n" for line in _crowding(plan, gpus, workers))
     check_hardware(*(plan.trainer[name] for name in ("precision", "accelerator", "strategy")))
     summary = run_plan(
         plan,
@@ -148,10 +150,23 @@ def _check_alone(plan: Plan) -> None:
 
 def _workers(plan: Plan, gpus: Sequence[str] | None) -> int:
     """How many stages fit on this machine at a time."""
-    if gpus is not None:
-        return max(1, len(gpus))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (plan.threads * processes(plan.trainer)))
+    return max(1, len(gpus) if gpus is not None else _cores() // (plan.threads * processes(plan.trainer)))
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _crowding(plan: Plan, gpus: Sequence[str] | None, workers: int) -> Iterator[str]:
+    """A warning where stages on the CPU have more threads than there are cores."""
+    each, cores = plan.threads * processes(plan.trainer), _cores()
+    if gpus is None and workers * each > cores:
+        stages = f"{workers} stage{'s' * (workers > 1)} at a time with {each} thread{'s' * (each > 1)} each"
+        yield (
+            f"warning: {stages} on {cores} core{'s' * (cores > 1)}: they slow each other down and time_s grows; "
+            f"--workers {max(1, cores // each)}{f' and threads: {cores}' if each > cores else ''} fits."
+        )
 
 
 def _gpus(plan: Plan) -> list[str] | None:

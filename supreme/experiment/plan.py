@@ -21,7 +21,7 @@ from supreme.experiment.choices import (
     scenarios,
     target_text,
 )
-from supreme.experiment.plan_file import entries, integer, mapping, read_plan_file
+from supreme.experiment.plan_file import entries, integer, mapping, plan_hash, read_plan_file
 from supreme.experiment.presets import Preset, preset
 from supreme.experiment.recipes import settled, training
 from supreme.experiment.seeds import Seeds, seed_grid
@@ -64,6 +64,7 @@ class Run:
         draw_seed: seed of the draw of the samples to forget, None where nothing is drawn.
         config: the whole resolved configuration, as plain values.
         stage: the stage whose result is this run's; all others are its inputs.
+        plan_hash: hash of the plan's content.
     """
 
     plan: str
@@ -79,6 +80,7 @@ class Run:
     draw_seed: int | None
     config: Mapping[str, Any] = field(repr=False, compare=False)
     stage: Stage = field(repr=False, compare=False)
+    plan_hash: str = field(repr=False, compare=False)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -159,6 +161,11 @@ class Plan:
     checkpoints: Checkpoints
     fingerprints: Mapping[str, str]
     content: Mapping[str, Any] = field(repr=False)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits of the content, by which records tell the plan as it was from the plan as it is."""
+        return plan_hash(self.content, self.name)
 
     def runs(self) -> list[Run]:
         """Every run, cell by cell; methods that a scenario cannot serve are left out."""
@@ -272,7 +279,7 @@ class Plan:
         }
         stage = chains.evaluate(cell, method, original=method.name == "Original")
         names = (dataset.label, model.label, scenario.label, shown, method.name, method.variant)
-        return Run(self.name, *names, *seeds, draw, config=config, stage=stage)
+        return Run(self.name, *names, *seeds, draw, config=config, stage=stage, plan_hash=self.hash)
 
 
 def load_plan(path: str | Path, root: Path | None = None) -> Plan:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from supreme.errors import ConfigError, UnknownNameError, nearest
+from supreme.experiment.stage import digest
 
 FOLDER = "configs"
 
@@ -60,6 +61,20 @@ def read_plan_file(path: Path) -> dict[str, Any]:
             f"Expected numbers, texts, lists and mappings in the plan '{path}': {exc}; put other values in quotes."
         ) from exc
     return content
+
+
+def plan_hash(content: Mapping[str, Any], name: str) -> str:
+    """16 hex digits of what a plan says; comments, layout and the order of its keys do not count.
+
+    Args:
+        content: the mapping in the plan's file.
+        name: name of the plan, which that of the file gives where the content does not.
+
+    Example:
+        >>> plan_hash({"seeds": [1], "threads": 2}, "a") == plan_hash({"name": "a", "threads": 2, "seeds": [1]}, "a")
+        True
+    """
+    return digest({**content, "name": name})
 
 
 def config_folders() -> Iterator[Path]:

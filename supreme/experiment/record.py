@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from supreme.experiment.plan import Run
 from supreme.experiment.stage import Stage
-from supreme.experiment.store import Store, write_json
+from supreme.experiment.store import Store, holds_json, write_json
 
 SCHEMA = 1
 
@@ -18,16 +19,21 @@ def record_path(store: Store, run: Run) -> Path:
 
 
 def publish(store: Store, run: Run) -> None:
-    """Write the record of a finished run, unless it is there already.
+    """Write the record of a finished run, unless the one that is there says just what the store says.
+
+    All of it is compared: a result that was computed again has the key of the one before. A result that another process
+    is computing again at this moment is published by that one.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    if _state(store, run) != ("done", run.stage.key):
+    path = record_path(store, run)
+    with suppress(FileNotFoundError):
         description = store.description(run.stage)
         found = {name: description[name] for name in ("versions", "hardware", "started", "finished")}
-        outcome = {"status": "done", "error": None, **found, **store.result(run.stage)}
-        write_json(record_path(store, run), {**_head(run), **outcome})
+        record = {**_head(run), "status": "done", "error": None, **found, **store.result(run.stage)}
+        if not holds_json(path, record):
+            write_json(path, record)
 
 
 def publish_failure(store: Store, run: Run, failed: Stage, failure: Mapping[str, Any]) -> None:
@@ -81,6 +87,7 @@ def _head(run: Run) -> dict[str, Any]:
         "schema": SCHEMA,
         "key": run.key,
         "plan": run.plan,
+        "plan_hash": run.plan_hash,
         "run": run.identity,
         "method_arguments": dict(run.config["method"]["init_args"]),
         "config": run.config,

@@ -275,14 +275,19 @@ class Schedule:
                 self.elsewhere.append(stage)
 
     def _settled(self, stage: Stage) -> bool:
-        """Whether another process has done a stage, or tried and failed since this one began."""
-        if stage not in self.forced and self.store.has(stage):
+        """Whether another process has done a stage or all that reads it, or tried and failed since this one began."""
+        if stage not in self.forced and (self.store.has(stage) or not self._wanted(stage)):
             self._end(stage, None, None, 0.0)
         elif self.store.failure_mark(stage) != self.marks[stage]:
             self._end(stage, None, str((self.store.failure(stage) or {}).get("message", "")), 0.0)
         else:
             return False
         return True
+
+    def _wanted(self, stage: Stage) -> bool:
+        """Whether a run without a result still needs a stage that is not there: others drop what they have used."""
+        lacking = (r for r in self.readers[stage] if r in self.open and (r in self.forced or not self.store.has(r)))
+        return stage in self.runs_of or any(self._wanted(reader) for reader in lacking)
 
     def _end(self, stage: Stage, worker: int | None, reason: str | None, seconds: float) -> None:
         """Note how a stage ended, and what follows from it."""

@@ -109,10 +109,16 @@ class Store:
         return self.workers > 1 or len(here) > 1
 
     def save_plan(self, name: str, content: Mapping[str, Any]) -> None:
-        """Keep a plan beside its results, so that the folder alone tells its state."""
+        """Keep a plan beside its results, so that the folder alone tells its state.
+
+        The file's time of change is that of the plan's last start, also where the text stays as it was.
+        """
         path = self.root / "plans" / f"{name}.yaml"
         text = yaml.safe_dump({**content, "name": name}, sort_keys=False)
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            with _output_errors(path):
+                os.utime(path)
+        else:
             _write_text(path, text)
 
     def plans(self) -> list[Path]:
@@ -328,6 +334,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         OutputError: if it cannot be written.
     """
     _write_text(path, _json(content))
+
+
+def holds_json(path: Path, content: Mapping[str, Any]) -> bool:
+    """Whether a file says what :func:`write_json` would write."""
+    try:
+        return json.dumps(read_json(path)) == json.dumps(content)  # as text: NaN is not equal to itself
+    except (OSError, ValueError):
+        return False
 
 
 def _write_text(path: Path, text: str) -> None:

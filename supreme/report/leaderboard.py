@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from supreme.errors import DataError
 from supreme.experiment.bootstrap import interval_table
 from supreme.experiment.run_columns import ENTRY, SEEDS
 from supreme.experiment.statistics import SINGLE
@@ -16,9 +18,11 @@ from supreme.report.columns import COLUMNS, Column, decimals, number
 from supreme.report.grid import Entry, Grid
 from supreme.report.intervals import ends
 from supreme.report.labels import clean, listing, method_label, natural
-from supreme.report.records import frame, read_records
+from supreme.report.present import hashes
+from supreme.report.records import every_record, frame
 from supreme.report.table import Row, Table, runs_of, tables
 
+_log = logging.getLogger(__name__)
 QUALITY = Column("gap_size", "Mean |gap| (points)", scale=100.0, digits=2, best="low")
 SHOWN = ("forget/accuracy_gap", "retain/accuracy_gap", "mia_gap", "time_s")
 PLACE = ("dataset", "model", "scenario", "target")
@@ -28,10 +32,12 @@ ORIGIN = ("plan", "plan_hash", "configuration", "seeds", "runs", "records")
 def leaders(paths: Sequence[str | Path]) -> tuple[list[Grid], pd.DataFrame]:
     """Methods in order of their mean absolute accuracy gap (forget and retain), from records alone.
 
-    Plans are never mixed in a row: a method that two plans ran has two rows.
+    Plans are never mixed in a row: a method that two plans ran has two rows. The plan of a record is the one whose hash
+    the run wrote into it, and that plan has to be in ``plans`` beside the records.
 
     Args:
-        paths: output folders of plans; a record that is in two of them counts once.
+        paths: output folders of plans; a record that is in two of them counts once. A folder without ``records`` in it
+            is skipped, and a line of the log says so.
 
     Returns:
         One grid per dataset, model and scenario, and all rows as a frame: place, method, mean and 95 % interval
@@ -39,7 +45,7 @@ def leaders(paths: Sequence[str | Path]) -> tuple[list[Grid], pd.DataFrame]:
         seeds, the number of runs and the keys of the records.
 
     Raises:
-        DataError: if a folder has no records, or one cannot be read.
+        DataError: if no folder has records, or one cannot be read or is of no plan beside it.
     """
     places: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for (_, digest), records in _by_plan(paths).items():
@@ -61,13 +67,43 @@ def _by_plan(paths: Sequence[str | Path]) -> dict[tuple[str, str], list[dict[str
     """Records by the name and the hash of their plan, each record once."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     seen: set[tuple[str, str]] = set()
-    for path in paths:
-        for record in read_records(path):
+    for path in _with_records(paths):
+        folder = path.parent if path.name == "records" else path
+        plans = hashes(folder)
+        for record in every_record(path):
+            _check(record, plans, folder)
             name = (str(record.get("key")), str(record.get("finished")))
             if name not in seen:
                 seen.add(name)
-                found.setdefault((str(record.get("plan") or ""), plan_hash(Path(path), record)), []).append(record)
+                found.setdefault((str(record.get("plan") or ""), record["plan_hash"]), []).append(record)
     return found
+
+
+def _with_records(paths: Sequence[str | Path]) -> list[Path]:
+    """The folders that hold records; all of them where none does, so that the first is refused."""
+    folders = [Path(path) for path in paths]
+    empty = [path for path in folders if path.is_dir() and path.name != "records" and not (path / "records").is_dir()]
+    if len(empty) == len(folders):
+        return folders
+    for path in empty:
+        _log.warning("Skipped '%s': it has no folder 'records'.", path)
+    return [path for path in folders if path not in empty]
+
+
+def _check(record: Mapping[str, Any], plans: Mapping[str, Path], folder: Path) -> None:
+    """Refuse a record that no plan beside it has made as it is now.
+
+    Raises:
+        DataError: if its hash of the plan is missing or another one.
+    """
+    digest = record.get("plan_hash")
+    if digest not in plans:
+        got = f"plan_hash '{digest}'" if digest else "none"
+        raise DataError(
+            f"Expected the hash of a plan in '{folder / 'plans'}' in record '{record.get('key')}' (plan "
+            f"'{record.get('plan')}'), got {got}; do 'supreme run' with the whole plan, which computes only what is "
+            "missing, and take records/ and plans/ of its output folder."
+        )
 
 
 def _quality(data: pd.DataFrame) -> "pd.Series[float] | float":
@@ -79,19 +115,6 @@ def _quality(data: pd.DataFrame) -> "pd.Series[float] | float":
 def _badness(line: Mapping[str, Any]) -> float:
     size = line.get(f"{QUALITY.key}_mean")
     return math.inf if _missing(size) else float(size or 0.0)
-
-
-def plan_hash(root: Path, record: Mapping[str, Any]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the plan that a record came from, "" where it was not kept.
-
-    Args:
-        root: the output folder of the plan.
-        record: the record.
-    """
-    folder = root.parent if root.name == "records" else root
-    name = Path(str(record.get("plan") or "")).name
-    file = folder / "plans" / f"{name}.yaml"
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if name and file.is_file() else ""
 
 
 def _lines(table: Table, runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -129,7 +152,7 @@ def _origin(row: Row, runs: pd.DataFrame) -> dict[str, Any]:
     seeds = sorted(set(runs[list(SEEDS)].itertuples(index=False, name=None)))
     return {
         "plan": " ".join(sorted(set(runs["plan"]))),
-        "plan_hash": " ".join(sorted(set(runs["plan_hash"]))).strip(),
+        "plan_hash": " ".join(sorted(set(runs["plan_hash"]))),
         "configuration": hashlib.sha256(configurations.encode()).hexdigest()[:16],
         "seeds": " ".join(str(seed[0]) if len(set(seed)) == 1 else "/".join(map(str, seed)) for seed in seeds),
         "runs": f"{row.done}/{row.total}",
@@ -147,7 +170,7 @@ def _grid(names: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Grid:
             (
                 *(_field(one, digits[one.key], line) for one in columns),
                 Entry(listing(line["seeds"].split(), 6), f"{line['runs']} runs"),
-                Entry(clean(line["plan"], 30), line["plan_hash"] or "plan file not kept"),
+                Entry(clean(line["plan"], 30), line["plan_hash"]),
                 Entry(line["configuration"]),
             ),
         )

@@ -10,6 +10,7 @@ import pandas as pd
 from supreme.errors import DataError
 from supreme.experiment.run_columns import DRAW
 from supreme.report.columns import in_order
+from supreme.report.present import present
 
 SCHEMA = 1
 NOT_APPLICABLE = "not_applicable"
@@ -22,7 +23,10 @@ MAPPINGS = ("error", "metrics", "hardware", "versions", "stages", "method_argume
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """Read every record below ``path``, sorted by file name.
+    """Read the records below ``path`` that are of the plans in ``plans`` beside them, sorted by file name.
+
+    Records of runs that none of those plans asks for now, in its present settings, are left out and named in the
+    ``notes`` of the others; see :func:`supreme.report.present.present`.
 
     Args:
         path: the output folder of a plan (with a folder ``records`` inside) or a folder of records.
@@ -33,13 +37,30 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         DataError: if there is no record, or one is not readable as a record; the text names the file.
     """
-    folder = Path(path)
-    if (folder / "records").is_dir():
-        folder = folder / "records"
+    folder = _folder(path)
+    return present(every_record(path), folder.parent if folder.name == "records" else folder)
+
+
+def every_record(path: str | Path) -> list[dict[str, Any]]:
+    """Read every record below ``path``, of whatever plan, sorted by file name.
+
+    Args:
+        path: as for :func:`read_records`.
+
+    Raises:
+        DataError: as :func:`read_records`.
+    """
+    folder = _folder(path)
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if not files:
         raise DataError(f"Expected records (*.json) in '{folder}', found none; give the output folder of a plan.")
     return [_read(file) for file in files]
+
+
+def _folder(path: str | Path) -> Path:
+    """Where the records are."""
+    inside = Path(path) / "records"
+    return inside if inside.is_dir() else Path(path)
 
 
 def frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

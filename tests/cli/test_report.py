@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -26,11 +27,14 @@ def runs(inside):
                 "schema": 1,
                 "key": f"{number:016x}",
                 "plan": "p",
+                "plan_hash": hashlib.sha256(b'{"name":"p"}').hexdigest()[:16],
                 "run": run,
                 "status": "done",
                 "metrics": metrics,
             }
             (folder / f"{number}.json").write_text(json.dumps(record), encoding="utf-8")
+        (folder.parent / "plans").mkdir()
+        (folder.parent / "plans" / "p.yaml").write_text("name: p\n", encoding="utf-8")
         return folder.parent
 
     return make
@@ -73,6 +77,15 @@ def test_seeds_for_a_precision(supreme, runs):
         "7",
         "7",
     ]
+
+
+def test_a_leaderboard_of_all_folders_leaves_out_those_of_other_things(process, inside, runs):
+    folder = runs("a")
+    (inside / "speed").mkdir()
+    (inside / "speed" / "start.json").write_text("{}")
+    done = process("report", "--leaderboard", f"{folder}/", f"{inside}/speed/", "--output", "board")
+    assert done.code == 0, done.err
+    assert done.err.splitlines() == [f"Skipped '{inside}/speed': it has no folder 'records'."]
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,37 @@ def test_workers_by_device(trainer, devices, expected, plan, monkeypatch, inside
     assert run._workers(given, gpus) == (max(1, len(expected)) if expected is not None else run._workers(given, None))
 
 
+@pytest.mark.parametrize(
+    ("trainer", "threads", "workers", "fits"),
+    [
+        ({"accelerator": "cpu"}, 1, 4, ""),
+        ({"accelerator": "cpu"}, 2, 2, ""),
+        ({"accelerator": "cpu"}, 1, 8, "--workers 4 fits"),
+        ({"accelerator": "cpu"}, 2, 3, "--workers 2 fits"),
+        ({"accelerator": "cpu"}, 8, 1, "--workers 1 and threads: 4 fits"),
+        ({"accelerator": "cpu", "devices": 2}, 2, 2, "--workers 1 fits"),
+        ({"accelerator": "gpu"}, 1, 8, ""),
+    ],
+)
+def test_more_threads_than_cores_are_warned_of(trainer, threads, workers, fits, plan, supreme, monkeypatch):
+    monkeypatch.setattr(run, "_devices", lambda: ["0"])
+    monkeypatch.setattr(run, "_cores", lambda: 4)
+    result = supreme("run", plan(trainer=trainer, threads=threads), "--dry_run", "--workers", workers)
+    assert result.code == 0
+    lines = result.err.splitlines()
+    assert len(lines) == bool(fits)
+    assert all(line.startswith("warning: ") and line.endswith(f"{fits}.") for line in lines)
+
+
+def test_the_work_itself_warns_too(plan, monkeypatch, capsys):
+    """Before anything is started; the run is stopped there."""
+    monkeypatch.setattr(run, "_cores", lambda: 2)
+    monkeypatch.setattr(run, "run_plan", lambda *_, **__: pytest.fail("stopped"))
+    with pytest.raises(pytest.fail.Exception, match="stopped"):
+        run.main("run", [plan(), "--workers=8"])
+    assert capsys.readouterr().err.startswith("warning: 8 stages at a time with 1 thread each on 2 cores")
+
+
 @pytest.mark.parametrize(("visible", "expected"), [("", []), ("-1", []), ("0,2", ["0", "2"]), ("GPU-a", ["GPU-a"])])
 def test_visible_devices(visible, expected, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -7,12 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from supreme.errors import CheckpointError, ConfigError
+from supreme.experiment.checkpoints import Dropping
 from supreme.experiment.lease import host_name
 from supreme.experiment.plan import Plan
-from supreme.experiment.scheduler import Summary, run_plan
+from supreme.experiment.progress import Progress
+from supreme.experiment.scheduler import Schedule, Summary, run_plan
+from supreme.experiment.selection import select_stages
 from supreme.experiment.stage import Stage
 from supreme.experiment.status import status
 from supreme.experiment.store import DROPPED_FILE, STAGE_FILE, Store
+from supreme.experiment.worker import InlineCrew
 
 MakePlan = Callable[..., Plan]
 ONE = "[{class_path: FullClass, targets: [3]}]"
@@ -116,6 +120,55 @@ def test_a_failed_evaluation_keeps_its_model(make_plan: MakePlan, package) -> No
     assert Store(plan.output).has(models(plan)["SSD"])
     assert run(plan).exit_code == 0
     assert Store(plan.output).dropped(models(plan)["SSD"])
+
+
+def schedule(plan: Plan, forced: str = "") -> Schedule:
+    """A scheduler of the plan that has looked at the store and done nothing yet."""
+    store, runs = Store(plan.output).open(), plan.runs()
+    chosen = select_stages(runs, forced) if forced else set()
+    crew = InlineCrew(store, "tiny_executor:execute", 1)
+    return Schedule(runs, store, crew, 1, Progress(), chosen, Dropping(store, runs))
+
+
+@pytest.mark.parametrize("evaluations", [1, 2])
+def test_a_second_scheduler_makes_nothing_of_what_the_first_has_used_and_dropped(
+    make_plan: MakePlan, evaluations: int
+) -> None:
+    plan = make_plan(checkpoints="drop", seeds=f"{{training: [1, 2], evaluation: {evaluations}}}")
+    late = schedule(plan)
+    summary = run(plan)
+    before = made(plan)
+    assert before["SSD"] == before["FineTune"] == 4
+    late.work()
+    assert made(plan) == before
+    ended = late.summary((), 0.0)
+    assert (ended.stages_done, ended.stages_reused, ended.failed) == (0, summary.stages_done, ())
+    assert len(late.open) == 0
+
+
+def test_a_second_scheduler_makes_what_it_still_needs(make_plan: MakePlan) -> None:
+    plan = make_plan(checkpoints="drop", scenarios=ONE, seeds="[1]")
+    late = schedule(plan, "stage=evaluate,method=SSD")
+    run(plan)
+    before = made(plan)
+    late.work()
+    assert late.summary((), 0.0).stages_done == 2
+    assert made(plan) - before == {"SSD": 1}
+    assert Store(plan.output).dropped(models(plan)["SSD"])
+
+
+def test_what_others_were_at_work_on_and_dropped_is_not_waited_for(make_plan: MakePlan) -> None:
+    plan = make_plan(checkpoints="drop", scenarios=ONE, seeds="[1]")
+    late = schedule(plan)
+    late._rank()
+    late.elsewhere = [models(plan)["SSD"], models(plan)["FineTune"]]
+    run(plan, only="method=SSD")
+    assert Store(plan.output).dropped(models(plan)["SSD"])
+    queued = len(late.queue)
+    late._look_elsewhere()
+    assert models(plan)["SSD"] not in late.open
+    assert models(plan)["FineTune"] in late.open
+    assert len(late.queue) == queued + 1
 
 
 def test_nothing_goes_while_another_plan_is_at_work_beside(make_plan: MakePlan) -> None:

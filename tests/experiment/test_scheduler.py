@@ -133,6 +133,86 @@ def test_a_changed_setting_replaces_the_record(make_plan: MakePlan) -> None:
     assert sum(begun(other).values()) == STAGES + 4
 
 
+EXECUTED = (
+    "    def write(folder):\n",
+    '    began = store.root.parent / f"seconds-{stage.key}"\n'
+    "    began.write_text(str(float(began.read_text()) + 1 if began.exists() else 1.0))\n"
+    '    source = stage.inputs.get("unlearned", stage)\n'
+    '    seconds = float((store.root.parent / f"seconds-{source.key}").read_text())\n\n'
+    "    def write(folder):\n",
+)
+
+
+def results(plan: Plan) -> dict[str, dict[str, object]]:
+    """What the store says of every run, read without the code that makes records."""
+    found = {}
+    for r in plan.runs():
+        folder = plan.output / "stages/evaluate" / r.stage.key
+        said, about = (json.loads((folder / name).read_text()) for name in ("result.json", "stage.json"))
+        found[r.key] = {**said, **{name: about[name] for name in ("versions", "hardware", "started", "finished")}}
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("force", ["stage=evaluate", "stage=unlearn", "stage=train,seed=2"])
+def test_what_was_forced_is_what_the_records_say(make_plan: MakePlan, package: Path, force: str, workers: int) -> None:
+    """The executor counts how often a model was made, and an evaluation says it as the model's time."""
+    text = (package.parent / "tiny_executor.py").read_text().replace(*EXECUTED)
+    text = text.replace('"metrics": {"forget/accuracy": 0.5}', '"metrics": {"time_s": seconds}')
+    (package.parent / "counting_executor.py").write_text(text)
+    plan = make_plan()
+
+    def said() -> dict[str, dict[str, object]]:
+        return {str(record["key"]): record for record in records(plan)}
+
+    run_plan(plan, "counting_executor:execute", workers)
+    before = said()
+    assert {record["metrics"]["time_s"] for record in before.values()} == {1.0}  # type: ignore[index]
+    run_plan(plan, "counting_executor:execute", workers, force=force)
+    after = said()
+    for key, result in results(plan).items():
+        assert {name: after[key][name] for name in result} == result
+    again = [r for r in plan.runs() if "seed" not in force or r.training_seed == 2]
+    assert {key for key in after if after[key]["finished"] != before[key]["finished"]} == {r.key for r in again}
+    remade = 2.0 if force != "stage=evaluate" else 1.0
+    assert {after[r.key]["metrics"]["time_s"] for r in again if r.method == "SSD"} == {remade}  # type: ignore[index]
+
+
+def test_a_record_that_says_what_the_store_says_is_left_alone(make_plan: MakePlan) -> None:
+    plan = make_plan()
+    run(plan)
+    files = sorted((plan.output / "records").glob("*.json"))
+    stamps = [path.stat().st_mtime_ns for path in files]
+    texts = [path.read_text() for path in files]
+    files[3].write_text(texts[3].replace('"forget/accuracy": 0.5', '"forget/accuracy": 0.6'))
+    files[5].write_text(texts[5][:100])
+    run(plan)
+    assert [path.read_text() for path in files] == texts
+    for changed in (5, 3):
+        del stamps[changed], files[changed]
+    assert [path.stat().st_mtime_ns for path in files] == stamps
+
+
+def test_records_name_the_plan_as_it_was_and_a_later_start_renews_that(make_plan: MakePlan) -> None:
+    plan = make_plan()
+    run(plan)
+    assert {record["plan_hash"] for record in records(plan)} == {plan.hash}
+    for path in (plan.output / "records").glob("*.json"):  # as records were made before there was a hash
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if "plan_hash" not in line))
+    assert all("plan_hash" not in record for record in records(plan))
+    assert run(plan).stages_done == 0
+    assert {record["plan_hash"] for record in records(plan)} == {plan.hash}
+
+    longer = make_plan(seeds="[1, 2, 3]")
+    assert longer.hash != plan.hash
+    run(longer, only="seed=3")
+    hashes = {record["run"]["training_seed"]: record["plan_hash"] for record in records(plan)}  # type: ignore[index]
+    assert hashes == {1: plan.hash, 2: plan.hash, 3: longer.hash}
+    assert run(longer).stages_done == 0
+    assert {record["plan_hash"] for record in records(plan)} == {longer.hash}
+
+
 def test_only_and_force(make_plan: MakePlan) -> None:
     plan = make_plan()
     summary = run(plan, only="method=SSD,training_seed=1,target=3")

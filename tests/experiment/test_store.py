@@ -318,6 +318,17 @@ def test_plans_are_kept(store: Store) -> None:
     assert path.read_text() == "training:\n  lr: 1.0e-05\nname: tiny\n"
 
 
+def test_a_plan_that_is_started_again_is_the_last_started(store: Store) -> None:
+    store.save_plan("a", {"seeds": [1]})
+    store.save_plan("b", {"seeds": [1]})
+    first, second = store.plans()
+    for path, stamp in ((first, 1000), (second, 2000)):
+        os.utime(path, (stamp, stamp))
+    store.save_plan("a", {"seeds": [1]})
+    assert max(store.plans(), key=lambda path: path.stat().st_mtime) == first
+    assert first.stat().st_mtime > time.time() - 60
+
+
 def test_no_error_is_hidden_as_a_config_error(store: Store) -> None:
     with pytest.raises(FileNotFoundError):
         store.description(STAGE)
