@@ -99,7 +99,7 @@ def test_fit_and_unlearn_under_srun(process, inside, cluster):
     words += ["--trainer.enable_progress_bar=false", "--trainer.max_epochs=1"]
     one = process("fit", *words, "--trainer.default_root_dir=one")
     assert one.code == 0, one.err
-    task = ["srun", "--partition=test", "--nodes=1", "--ntasks=2", sys.executable, "-m", "supreme"]
+    task = ["srun", "--partition=test", "--nodes=1", "--ntasks-per-node=2", sys.executable, "-m", "supreme"]
     several = ["--trainer.devices=2", "--trainer.strategy=ddp"]
     here = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}  # the name of the node is made up
     for name, command in {
