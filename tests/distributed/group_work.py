@@ -70,7 +70,8 @@ FITS = {
 # What makes each phase of a training method one step, beside a batch that holds everything.
 SIZES = {"impair_batch_size": 100, "repair_batch_size": 100}
 ONCE = {
-    **{name: {"epochs": 1} for name in ("FineTune", "Retrain", "NegGrad", "JIT")},
+    **{name: {"epochs": 1} for name in ("FineTune", "NegGrad", "JIT")},
+    "Retrain": {"epochs": 1, "recipe": Recipe(warmup_epochs=0.0)},  # else the rate of the first step is 0
     **{name: {"epochs": 1, "batch_size": 100} for name in ("BadTeacher", "RandomLabels")},
     "SCRUB": {"epochs": 1, "max_steps": 0},
     "UNSIR": {"noise_steps": 1, "noise_repeats": 1, **SIZES},
