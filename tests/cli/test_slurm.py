@@ -1,6 +1,7 @@
 """``supreme run --launcher slurm``: what it says and refuses; the whole of it on a cluster of this machine."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -111,3 +112,36 @@ def test_fit_and_unlearn_under_srun(process, inside, cluster):
     first, second = (load_file(inside / name / "version_0" / "model.safetensors") for name in ("one", "two"))
     assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-10
     assert [path.name for path in (inside / "runs" / "unlearn").glob("*/version_*/model.safetensors")]
+
+
+STUCK = """
+import os, time
+from torch import nn
+
+class Stuck(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = nn.Linear(3 * 8 * 8, num_classes)
+
+    def forward(self, images):
+        if os.environ["SLURM_PROCID"] == "1":
+            raise ArithmeticError("this rank has had enough")
+        time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_failing_rank_ends_the_others_under_srun(inside, cluster):
+    """With --kill-on-bad-exit, also one that waits for it; the record says who failed."""
+    (inside / "stuck.py").write_text(STUCK)
+    task = ["srun", "--partition=test", "--nodes=1", "--ntasks-per-node=2", "--kill-on-bad-exit=1", sys.executable]
+    words = ["fit", "--network=stuck.Stuck", "--trainer.accelerator=cpu", "--trainer.devices=2"]
+    words += ["--trainer.strategy=ddp", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+    here = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    command = [*task, "-m", "supreme", *words]
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode != 0
+    assert "this rank has had enough" in done.stderr
+    record = json.loads(next(inside.rglob("run.json")).read_text())
+    assert (record["status"], record["error"]["rank"]) == ("failed", 1)
+    assert record["error"]["message"] == "this rank has had enough"
