@@ -93,10 +93,22 @@ def test_a_plan_on_a_cluster(nodes, plan, supreme, inside, cluster):
     assert f'"num_nodes": {nodes}' in (train / "stage.json").read_text() or nodes == 1
 
 
+TINY = """
+from torch import nn
+
+def Tiny(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3, stride=2, bias=False), nn.BatchNorm2d(5), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, num_classes),
+    )
+"""
+
+
 @pytest.mark.slow
 def test_fit_and_unlearn_under_srun(process, inside, cluster):
     """Two tasks find each other by what SLURM tells them, and give the model of one process."""
-    words = ["--network=ResNet18", "--network.width=8", "--trainer.accelerator=cpu", "--trainer.precision=64-true"]
+    (inside / "tiny.py").write_text(TINY)
+    words = ["--network=tiny.Tiny", "--trainer.accelerator=cpu", "--trainer.precision=64-true"]
     words += ["--trainer.enable_progress_bar=false", "--trainer.max_epochs=1"]
     one = process("fit", *words, "--trainer.default_root_dir=one")
     assert one.code == 0, one.err
@@ -105,7 +117,7 @@ def test_fit_and_unlearn_under_srun(process, inside, cluster):
     here = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}  # the name of the node is made up
     for name, command in {
         "fitted": ["fit", *words, *several, "--trainer.default_root_dir=two"],
-        "unlearned": ["unlearn", "--method=FineTune", "--original=one/version_0", *words[2:-1], *several],
+        "unlearned": ["unlearn", "--method=FineTune", "--original=one/version_0", *words[1:-1], *several],
     }.items():
         done = subprocess.run([*task, *command], env=here, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, (name, done.stderr)

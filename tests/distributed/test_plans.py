@@ -77,7 +77,7 @@ def test_ddp_gives_what_one_process_gives(run):
     two, several = run("precision: 64-true, devices: 2, strategy: ddp")
     assert [one.exit_code, two.exit_code] == [0, 0], two.failed
     assert not dist.is_initialized()
-    check_same(alone, several, 1e-12, 1e-9)
+    check_same(alone, several, 1e-12, 1e-6)
     hardware = records(several)["SSD"]["hardware"]
     assert (hardware["devices"], hardware["strategy"], hardware["evaluated_as"]) == (2, "ddp", "ddp")
     costs = records(several)["SSD"]["metrics"]
@@ -98,7 +98,7 @@ def test_other_strategies(run, strategy, evaluated):
     alone = run("devices: 1")[1]
     summary, several = run(f"devices: 2, strategy: {strategy}", workers=1 if strategy == "fsdp" else 2)
     assert summary.exit_code == 0, summary.failed
-    check_same(alone, several, 1e-6, 1e-6)
+    check_same(alone, several, 1e-5, 1e-4)
     hardware = records(several)["SSD"]["hardware"]
     assert (hardware["strategy"], hardware["evaluated_as"]) == (strategy, evaluated)
 
