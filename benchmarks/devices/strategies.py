@@ -62,6 +62,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 # What makes each phase one step, beside a batch that holds everything.
 ONCE: dict[str, dict[str, Any]] = {
+    "Retrain": {"recipe": Recipe(warmup_epochs=0.0)},  # else the rate of the first step is 0
     "RandomLabels": {"epochs": 1, "batch_size": 10**6},
     "BadTeacher": {"epochs": 1, "batch_size": 10**6},
     "SCRUB": {"epochs": 1, "max_steps": 0},

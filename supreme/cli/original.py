@@ -71,7 +71,7 @@ class Original(NamedTuple):
     """A trained classifier and how it came about.
 
     Attributes:
-        network: M_o, on the CPU, in evaluation mode.
+        network: M_o, on the CPU, in evaluation mode; its weights may be left in the file (:mod:`supreme.outline`).
         path: where it is stored.
         training: recipe, epochs and batch size; None where that was not stored.
     """
@@ -90,18 +90,19 @@ class Original(NamedTuple):
         return {"recipe": recipe, "epochs": int(self.training.get("epochs", 20))}
 
 
-def given_original(path: str, network: NetworkSpec | None, classes: int) -> Original:
+def given_original(path: str, network: NetworkSpec | None, classes: int, later: bool = False) -> Original:
     """M_o from a file.
 
     Args:
         path: folder of ``fit``, file or checkpoint.
         network: what it has to be; None takes what is stored.
         classes: number of classes of the data.
+        later: leave the weights in the file until a Trainer asks for them, as in :func:`load_model`.
 
     Raises:
         CheckpointError: if it is missing, damaged, another network, or made for another number of classes.
     """
-    module, about = load_model(path, network, classes)
+    module, about = load_model(path, network, classes, later)
     training = about.get("training") or stage_config(path).get("training")
     if training is None and about.get("recipe") and about.get("epochs"):  # a checkpoint
         training = {**about["recipe"], "epochs": about["epochs"]}
@@ -125,6 +126,7 @@ def kept_original(
     network: NetworkSpec,
     training: Mapping[str, Any],
     trainer: Any,
+    later: bool = False,
 ) -> Original:
     """M_o, trained unless the same one is kept in a folder already.
 
@@ -137,6 +139,7 @@ def kept_original(
         network: which network.
         training: how to train, as :meth:`Training.settled` says.
         trainer: Trainer arguments of the command; M_o is always trained on one device.
+        later: as in :func:`given_original`.
 
     Raises:
         OutputError: if the folder cannot be written; nothing has been trained then.
@@ -147,7 +150,7 @@ def kept_original(
     else:
         store.open()
         _train(stage, store)
-    return Original(load_model(store.path(stage))[0], store.path(stage), stage.config["training"])
+    return Original(load_model(store.path(stage), later=later)[0], store.path(stage), stage.config["training"])
 
 
 def plain_augmentation(data: Scenario) -> dict[str, Any]:

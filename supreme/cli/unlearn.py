@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich import box
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from supreme.batch import PARTS
 from supreme.callbacks.description import plain
@@ -20,16 +20,18 @@ from supreme.cli.original import Original, Training, given_original, kept_origin
 from supreme.cli.trainer import SupremeTrainer, is_trial, run_folder
 from supreme.components import Kind, load, resolve
 from supreme.datasets.base import ImageDataset
-from supreme.distributed import full_state_dict, quiet_trainer, world_size
+from supreme.distributed import evaluation_strategy, full_state_dict, quiet_trainer, splits_weights, world_size
 from supreme.errors import ConfigError, DataError
 from supreme.evaluation import Evaluation
 from supreme.experiment.presets import preset
 from supreme.experiment.progress import duration
 from supreme.experiment.stage import Choice
+from supreme.experiment.store import read_json, write_json
 from supreme.methods.base import UnlearningMethod
 from supreme.methods.retrain import Retrain
 from supreme.models.build import NetworkSpec, build
-from supreme.models.stored import save_model
+from supreme.models.stored import ABOUT, load_model, save_model
+from supreme.outline import is_outline
 from supreme.scenarios.base import Scenario
 from supreme.transforms.augment import Augment
 
@@ -72,20 +74,42 @@ class Unlearning:
         self.method = self.chosen(self.original.network, **self.arguments)
 
     def finish(self) -> None:
-        """Save M_u, and print how M_o and M_u do."""
+        """Save M_u, then print how M_o and M_u do.
+
+        Raises:
+            OutputError: if M_u cannot be written.
+            RuntimeError: if the evaluation fails; M_u is stored then.
+        """
         state = full_state_dict(self.method.model)
         if is_trial(self.trainer):
             return
-        unlearned = copy.deepcopy(self.original.network)
-        unlearned.load_state_dict(state)
-        shares = [self._accuracies(network) for network in (self.original.network, unlearned)]
         folder = run_folder(self.trainer)
         if self.trainer.is_global_zero:
+            save_model(folder, self.original.network, self._about(), state)
+        self.trainer.strategy.barrier()
+        try:
+            networks = self.original.network, self._unlearned(state, folder)
+            shares = [self._accuracies(network) for network in networks]
+        except Exception as error:
+            raise RuntimeError(
+                f"M_u is stored in {folder}, but was not compared with M_o, since the evaluation failed with "
+                f"{type(error).__name__}: {error}; 'supreme evaluate --unlearned {folder}' does it again."
+            ) from error
+        if self.trainer.is_global_zero:
+            write_json(folder / ABOUT, {**read_json(folder / ABOUT), "accuracy": shares[1]})
             costs = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-            save_model(folder, unlearned, self._about({"accuracy": shares[1]}), state)
             console = open_console()
             console.print(_table(shares, costs, self.chosen.__name__))
             console.print(f"M_u is in {folder}", soft_wrap=True, highlight=False)
+
+    def _unlearned(self, state: Mapping[str, Tensor], folder: Path) -> nn.Module:
+        """M_u as a network; each rank reads its share of the stored weights where M_o is held so."""
+        if is_outline(self.original.network):
+            kind = next(self.original.network.parameters()).dtype
+            return load_model(folder, later=True)[0].to(kind)
+        network = copy.deepcopy(self.original.network)
+        network.load_state_dict(dict(state))
+        return network
 
     def _check_request(self) -> None:
         """Refuse what cannot work before anything is trained."""
@@ -133,10 +157,15 @@ class Unlearning:
         """The network that the user asked for."""
         return network_spec(self.config["network"])
 
+    @property
+    def _later(self) -> bool:
+        """Whether M_o gets its weights when it has been split over the ranks, so that none of them holds it whole."""
+        return splits_weights(self.trainer.strategy) and not self.chosen.reads_weights_early
+
     def _original(self) -> Original:
         dataset, path = self.scenario.dataset, self.config["original"]
         if path is not None:
-            return given_original(path, self._network, len(dataset.classes))
+            return given_original(path, self._network, len(dataset.classes), self._later)
         network = self._network or NETWORK
         if is_trial(self.trainer):
             return Original(build(network, len(dataset.classes), 0).eval(), Path(), None)
@@ -152,25 +181,26 @@ class Unlearning:
         folder = Path(self.config["output"]) / KEPT
         ours = {name: self.config[name] for name in ("matmul_precision", "compile")}
         trainer = {**self.config["trainer"], **ours}
-        return kept_original(folder, dataset, choice, network, training, trainer)
+        return kept_original(folder, dataset, choice, network, training, trainer, self._later)
 
     def _accuracies(self, network: nn.Module) -> dict[str, float]:
-        """Share of correct predictions on every part."""
+        """Share of correct predictions on every part, by a network that nothing else is done with afterwards."""
         processes = world_size()
+        split = splits_weights(evaluation_strategy(self.trainer.strategy))
         trainer = quiet_trainer(
             self.config["trainer"]["accelerator"],
             processes // self.trainer.num_nodes if processes > 1 else 1,
-            "ddp" if processes > 1 else "auto",
+            ("fsdp" if split else "ddp") if processes > 1 else "auto",
             num_nodes=self.trainer.num_nodes if processes > 1 else 1,
         )
-        evaluation = Evaluation(copy.deepcopy(network), metrics=[], random=self.scenario.random, parts=PARTS)
+        evaluation = Evaluation(network, metrics=[], random=self.scenario.random, parts=PARTS)
         trainer.test(evaluation, datamodule=self.scenario, verbose=False)
         rows = evaluation.outputs["unlearned"]
         right = (rows.logits.argmax(dim=1) == rows.target).double()
         codes = {name: rows.part == code for code, name in enumerate(PARTS)}
         return {name: float(right[mask].mean()) for name, mask in codes.items() if bool(torch.any(mask))}
 
-    def _about(self, further: Mapping[str, Any]) -> dict[str, Any]:
+    def _about(self) -> dict[str, Any]:
         """What stands beside the weights of M_u."""
         dataset, scenario = self.scenario.dataset, self.config["data"]
         method = full_path("methods", self.config["method"]["class_path"])
@@ -184,7 +214,6 @@ class Unlearning:
             "dataset": dataset_choice(scenario, dataset).config,
             "original": str(self.original.path),
             "training": plain(self.original.training),
-            **further,
         }
 
 

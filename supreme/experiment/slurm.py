@@ -22,11 +22,12 @@ from supreme.errors import ConfigError, OutputError
 from supreme.experiment.plan import Plan, Run
 from supreme.experiment.record import publish
 from supreme.experiment.scheduler import EXECUTE, run_plan
-from supreme.experiment.slurm_queue import FOLDER, array_of, job_name, largest_array, note, tasks
+from supreme.experiment.slurm_queue import FOLDER, array_of, cancel, job_name, largest_array, note, release, tasks
 from supreme.experiment.stage import Stage
 from supreme.experiment.store import Store
 
 DEFAULT_TIME = "24:00:00"
+CUT_OFFS = 10  # a run has fewer stages, and each time one is finished at least, where the limit suffices for it
 ON_NODES = "supreme.experiment.slurm_nodes:execute"
 _MARKS = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
@@ -39,7 +40,8 @@ class SlurmSettings:
     Args:
         partition: where to run; None is the cluster's default.
         account: who pays; None is the user's default.
-        time: limit of a task as ``sbatch --time`` takes it; what is cut off goes on in the queue.
+        time: limit of a task as ``sbatch --time`` takes it, at least as long as the longest stage: a task that is cut
+            off goes into the queue again, ten times at most, and begins the stage that it was at anew.
         nodes: machines of a task; None takes the plan's ``num_nodes``.
         gpus_per_node: GPUs of a task on each machine; None takes the plan's ``devices`` where it computes on GPUs.
         max_concurrent: tasks at a time; None leaves that to SLURM.
@@ -157,7 +159,8 @@ def submit(
 
     Raises:
         ConfigError: if submitit or SLURM is missing, the settings do not fit the plan, or SLURM refuses them; nothing
-            has been written then.
+            has been written then, and nothing is in the queue. Also if SLURM does not release the tasks; they are
+            cancelled then.
         OutputError: if the output folder cannot be written.
     """
     wanted = _requested(plan, settings)
@@ -174,24 +177,23 @@ def submit(
         publish(store, run)  # its task may be about to
     if not due:
         return Submission((), (), tuple(waiting), tuple(done))
-    with _nothing_left_on_failure(root):
+    with _undone_on_failure(root) as arrays:
         store.open().save_plan(plan.name, plan.content)
         executor = _executor(root / FOLDER)
-        hold = {"slurm_additional_parameters": {"hold": True}} if forced else {}
-        executor.update_parameters(name=job_name(plan.name), **wanted, **hold)
+        # Held back until all are in the queue and noted, and nothing is left that they are to compute again.
+        executor.update_parameters(name=job_name(plan.name), **wanted, slurm_additional_parameters={"hold": True})
         jobs: list[Any] = []
         for some in _chunks(due, largest_array()):
-            if jobs:  # one array after the other, so that the limit of tasks at a time holds for all
-                executor.update_parameters(slurm_dependency=f"afterany:{array_of(jobs[-1].job_id)}")
+            if arrays:  # one array after the other, so that the limit of tasks at a time holds for all
+                executor.update_parameters(slurm_dependency=f"afterany:{arrays[-1]}")
             jobs += _hand_in(executor, [RunTask(plan, run.key, track_evaluation, execute) for run in some])
+            arrays.append(array_of(jobs[-1].job_id))
         numbers = {run.key: (str(job.job_id), run.stage.key) for run, job in zip(due, jobs, strict=True)}
         note(store, plan.name, numbers)
-    arrays = tuple(dict.fromkeys(array_of(job.job_id) for job in jobs))
-    for stage in forced:
-        store.discard(stage)
-    if forced:  # they were held back until now, or they would have found the old results
-        subprocess.run(["scontrol", "release", *arrays], capture_output=True, timeout=60, check=True)  # noqa: S603, S607
-    return Submission(arrays, tuple(due), tuple(waiting), tuple(done))
+        for stage in forced:
+            store.discard(stage)
+    release(arrays)
+    return Submission(tuple(arrays), tuple(due), tuple(waiting), tuple(done))
 
 
 def _requested(plan: Plan, settings: SlurmSettings) -> dict[str, Any]:
@@ -244,7 +246,7 @@ def _executor(folder: Path) -> Any:
     submitit = _submitit()
     if shutil.which("sbatch") is None:
         raise ConfigError("There is no 'sbatch' on this machine; start this on a login node of a SLURM cluster.")
-    return submitit.AutoExecutor(folder=folder, cluster="slurm")
+    return submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=CUT_OFFS)
 
 
 def _hand_in(executor: Any, work: Sequence[RunTask]) -> list[Any]:
@@ -259,7 +261,9 @@ def _hand_in(executor: Any, work: Sequence[RunTask]) -> list[Any]:
     except (RuntimeError, subprocess.CalledProcessError) as exc:
         lines = [line.rpartition("error: ")[2] for line in str(exc).splitlines() if line.strip()]
         reason = lines[-1].rstrip(".") if lines else "without a reason"
-        raise ConfigError(f"SLURM refused the tasks: {reason}; correct the --slurm options.") from exc
+        raise ConfigError(
+            f"SLURM refused the tasks: {reason}; correct the --slurm options, or hand in fewer runs with --only."
+        ) from exc
     return jobs
 
 
@@ -278,16 +282,28 @@ def _chunks(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:
 
 
 @contextmanager
-def _nothing_left_on_failure(root: Path) -> Iterator[None]:
-    """Remove what the block has written below the output folder if it does not get to its end."""
+def _undone_on_failure(root: Path) -> Iterator[list[str]]:
+    """Cancel what the block has submitted and remove what it has written if it does not get to its end.
+
+    Args:
+        root: the output folder.
+
+    Yields:
+        A list for the numbers of the arrays; their tasks must not have begun.
+
+    Raises:
+        ConfigError: if they cannot be cancelled; what they read stays then.
+    """
     place = root
     while not place.parent.exists():
         place = place.parent
     fresh, folder = not place.exists(), root / FOLDER
     before = set(folder.iterdir()) if folder.is_dir() else set[Path]()
+    arrays: list[str] = []
     try:
-        yield
+        yield arrays
     except (ConfigError, OutputError, KeyboardInterrupt):
+        cancel(arrays)
         if fresh:
             shutil.rmtree(place, ignore_errors=True)
         elif folder.is_dir():

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -49,9 +50,13 @@ def execute(stage: Stage, store: Store) -> None:
 def work(folder: Path) -> None:
     """What one rank does.
 
+    The signal of a preemption or of the time limit reaches every rank, but is meant for the task above them, which puts
+    itself into the queue again. By default it would end a rank first, and the run would count as failed.
+
     Args:
         folder: where the work is described.
     """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     from supreme.experiment.launchers import execute_share
 
     stage, settings = pickle.loads((folder / _WORK).read_bytes())  # noqa: S301 - written by execute

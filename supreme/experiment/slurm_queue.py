@@ -4,12 +4,13 @@ import json
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from supreme.errors import ConfigError
 from supreme.experiment.store import Store, write_json
 
 FOLDER = "slurm"
@@ -84,6 +85,52 @@ def note(store: Store, plan: str, numbers: Mapping[str, tuple[str, str]]) -> Non
     except FileNotFoundError:
         noted = {}
     write_json(file, {**noted, plan: {**noted.get(plan, {}), **numbers}})
+
+
+def release(arrays: Sequence[str]) -> None:
+    """Let tasks begin that were held back.
+
+    Args:
+        arrays: numbers of their arrays.
+
+    Raises:
+        ConfigError: if SLURM does not; they are cancelled then, as they are after Ctrl-C.
+    """
+    try:
+        problem = _ask("scontrol", "release", *arrays)
+    except KeyboardInterrupt:
+        cancel(arrays)
+        raise
+    if problem:
+        cancel(arrays)
+        raise ConfigError(f"SLURM did not release the tasks: {problem}; they were cancelled, so start this again.")
+
+
+def cancel(arrays: Sequence[str]) -> None:
+    """Take arrays out of the queue.
+
+    Args:
+        arrays: their numbers; there may be none.
+
+    Raises:
+        ConfigError: if SLURM does not.
+    """
+    problem = _ask("scancel", *arrays) if arrays else ""
+    if problem:
+        names = " ".join(arrays)
+        raise ConfigError(f"SLURM did not cancel the arrays {names}: {problem}; do it with 'scancel {names}'.")
+
+
+def _ask(*command: str) -> str:
+    """Run one of SLURM's commands; gives what is wrong, "" for nothing."""
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
+    except subprocess.CalledProcessError as exc:
+        lines: list[str] = exc.stderr.strip().splitlines()
+        return lines[-1].rpartition("error: ")[2].rstrip(".") if lines else f"exit code {exc.returncode}"
+    except (OSError, subprocess.SubprocessError) as exc:
+        return str(exc)
+    return ""
 
 
 def _states(name: str) -> dict[str, State] | None:

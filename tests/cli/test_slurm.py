@@ -1,6 +1,7 @@
 """``supreme run --launcher slurm``: what it says and refuses; the whole of it on a cluster of this machine."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -92,22 +93,67 @@ def test_a_plan_on_a_cluster(nodes, plan, supreme, inside, cluster):
     assert f'"num_nodes": {nodes}' in (train / "stage.json").read_text() or nodes == 1
 
 
+TINY = """
+from torch import nn
+
+def Tiny(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3, stride=2, bias=False), nn.BatchNorm2d(5), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, num_classes),
+    )
+"""
+
+
 @pytest.mark.slow
 def test_fit_and_unlearn_under_srun(process, inside, cluster):
     """Two tasks find each other by what SLURM tells them, and give the model of one process."""
-    words = ["--network=ResNet18", "--network.width=8", "--trainer.accelerator=cpu", "--trainer.precision=64-true"]
+    (inside / "tiny.py").write_text(TINY)
+    words = ["--network=tiny.Tiny", "--trainer.accelerator=cpu", "--trainer.precision=64-true"]
     words += ["--trainer.enable_progress_bar=false", "--trainer.max_epochs=1"]
     one = process("fit", *words, "--trainer.default_root_dir=one")
     assert one.code == 0, one.err
-    task = ["srun", "--partition=test", "--nodes=1", "--ntasks=2", sys.executable, "-m", "supreme"]
+    task = ["srun", "--partition=test", "--nodes=1", "--ntasks-per-node=2", sys.executable, "-m", "supreme"]
     several = ["--trainer.devices=2", "--trainer.strategy=ddp"]
     here = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}  # the name of the node is made up
     for name, command in {
         "fitted": ["fit", *words, *several, "--trainer.default_root_dir=two"],
-        "unlearned": ["unlearn", "--method=FineTune", "--original=one/version_0", *words[2:-1], *several],
+        "unlearned": ["unlearn", "--method=FineTune", "--original=one/version_0", *words[1:-1], *several],
     }.items():
         done = subprocess.run([*task, *command], env=here, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, (name, done.stderr)
     first, second = (load_file(inside / name / "version_0" / "model.safetensors") for name in ("one", "two"))
     assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-10
     assert [path.name for path in (inside / "runs" / "unlearn").glob("*/version_*/model.safetensors")]
+
+
+STUCK = """
+import os, time
+from torch import nn
+
+class Stuck(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = nn.Linear(3 * 8 * 8, num_classes)
+
+    def forward(self, images):
+        if os.environ["SLURM_PROCID"] == "1":
+            raise ArithmeticError("this rank has had enough")
+        time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_failing_rank_ends_the_others_under_srun(inside, cluster):
+    """With --kill-on-bad-exit, also one that waits for it; the record says who failed."""
+    (inside / "stuck.py").write_text(STUCK)
+    task = ["srun", "--partition=test", "--nodes=1", "--ntasks-per-node=2", "--kill-on-bad-exit=1", sys.executable]
+    words = ["fit", "--network=stuck.Stuck", "--trainer.accelerator=cpu", "--trainer.devices=2"]
+    words += ["--trainer.strategy=ddp", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+    here = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    command = [*task, "-m", "supreme", *words]
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode != 0
+    assert "this rank has had enough" in done.stderr
+    record = json.loads(next(inside.rglob("run.json")).read_text())
+    assert (record["status"], record["error"]["rank"]) == ("failed", 1)
+    assert record["error"]["message"] == "this rank has had enough"

@@ -96,6 +96,25 @@ def test_the_numbers_are_those_of_the_stored_models(unlearned, fitted, supreme):
     assert same(unlearned, folder_of(result))
 
 
+def test_an_evaluation_that_fails_leaves_the_model(unlearned, fitted, supreme, inside, monkeypatch):
+    """What took hours is on the disk before anything is compared."""
+
+    def fail(*_arguments, **_named):
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr("supreme.cli.unlearn.Evaluation", fail)
+    with pytest.raises(RuntimeError) as error:
+        supreme("unlearn", "--method=FT", "--method.epochs=1", "--data.forget=3", "--original", fitted, *QUIET)
+    folder = next(inside.rglob("model.safetensors")).parent
+    assert same(unlearned, folder)
+    assert json.loads((folder / "model.json").read_text())["method"]["init_args"]["epochs"] == 1
+    shown = folder.relative_to(inside)
+    assert str(error.value) == (
+        f"M_u is stored in {shown}, but was not compared with M_o, since the evaluation failed with MemoryError: no "
+        f"memory left; 'supreme evaluate --unlearned {shown}' does it again."
+    )
+
+
 def test_it_is_what_a_stock_trainer_does(fitted, supreme):
     result = supreme("unlearn", "--method=SSD", "--method.selection_weight=2", "--original", fitted, *QUIET)
     method = SSD(load_model(fitted)[0], selection_weight=2.0)

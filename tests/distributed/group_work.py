@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -69,7 +70,8 @@ FITS = {
 # What makes each phase of a training method one step, beside a batch that holds everything.
 SIZES = {"impair_batch_size": 100, "repair_batch_size": 100}
 ONCE = {
-    **{name: {"epochs": 1} for name in ("FineTune", "Retrain", "NegGrad", "JIT")},
+    **{name: {"epochs": 1} for name in ("FineTune", "NegGrad", "JIT")},
+    "Retrain": {"epochs": 1, "recipe": Recipe(warmup_epochs=0.0)},  # else the rate of the first step is 0
     **{name: {"epochs": 1, "batch_size": 100} for name in ("BadTeacher", "RandomLabels")},
     "SCRUB": {"epochs": 1, "max_steps": 0},
     "UNSIR": {"noise_steps": 1, "noise_repeats": 1, **SIZES},
@@ -214,6 +216,26 @@ def drawn(devices=1, strategy="auto"):
     with hushed():
         quiet_trainer("cpu", devices, strategy, max_epochs=1).fit(module, datamodule=data)
         return full_state_dict(module.model), list(plan_networks.BUILT)
+
+
+def commanded(folder, *words):
+    """Exit code of ``supreme unlearn`` as one of several ranks, and how it evaluated: each network, each Trainer."""
+    command, begin = importlib.import_module("supreme.cli.unlearn"), importlib.import_module("supreme.__main__").main
+    make, networks, strategies = command.quiet_trainer, [], []
+
+    class Watched(Evaluation):
+        def __init__(self, network, **arguments):
+            networks.append(is_outline(network))
+            super().__init__(network, **arguments)
+
+    def watched(*arguments, **named):
+        trainer = make(*arguments, **named)
+        strategies.append(type(trainer.strategy).__name__)
+        return trainer
+
+    command.Evaluation, command.quiet_trainer = Watched, watched
+    os.chdir(folder)
+    return begin(["unlearn", *words]), networks, strategies
 
 
 JOBS = (unlearned, rewound, held, trained, evaluated, stored, drawn)

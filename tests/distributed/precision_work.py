@@ -15,7 +15,7 @@ def unlearned(method, precision, strategy="auto", devices=1):
     tasks = small_tasks()
     made = {
         "SSD": lambda network: SSD(network, selection_weight=1.2),
-        "FineTune": lambda network: FineTune(network, epochs=1, lr=0.01),
+        "FineTune": lambda network: FineTune(network, epochs=1, lr=0.05),
     }[method](tasks.tiny_network("group"))
     data = tasks.tiny_scenario(batch_size=11, shuffle=False)
     with hushed():

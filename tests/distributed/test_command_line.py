@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from supreme.__main__ import main
-from supreme.testing.processes import free_port
+from supreme.models.build import NetworkSpec, build
+from supreme.models.stored import save_model
+from supreme.testing.processes import free_port, in_processes
 
 HERE = Path(__file__).parent
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
@@ -110,6 +113,25 @@ def test_fit_on_two_nodes(tmp_path, fitted):
 def test_unlearn_with_lightnings_launcher(tmp_path, fitted, unlearned, strategy):
     run(tmp_path, *UNLEARN, "--original", fitted.parent, "--trainer.devices=2", f"--trainer.strategy={strategy}")
     check_same(weights(tmp_path), unlearned, 1e-6)
+
+
+@pytest.mark.parametrize(("strategy", "shown", "later"), [("ddp", "DDPStrategy", False), ("fsdp", "FSDP2", True)])
+def test_no_rank_holds_a_network_whole_where_weights_are_split(group_work, tmp_path, strategy, shown, later):
+    """Neither M_o, nor M_u when both are evaluated; the weights are those of one process."""
+    original = save_model(tmp_path, build(NetworkSpec("plan_networks.Small"), 10, 0), {})
+    words = [*UNLEARN[1:], "--method.selection_weight=1.2", "--original", str(original.parent)]
+    one, two = (tmp_path / name for name in ("one", "two"))
+    one.mkdir()
+    two.mkdir()
+    (alone,) = in_processes(1, group_work.commanded, one, *words)
+    assert alone == (0, [False, False], ["SingleDeviceStrategy"] * 2)
+    several = "--trainer.devices=2", f"--trainer.strategy={strategy}"
+    assert in_processes(2, group_work.commanded, two, *words, *several) == [(0, [later] * 2, [shown] * 2)] * 2
+    check_same(weights(two), weights(one), 1e-6)
+    before, after = load_file(original), load_file(weights(one))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    about = [json.loads(weights(folder).with_name("model.json").read_text()) for folder in (one, two)]
+    assert about[0]["accuracy"] == about[1]["accuracy"]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 
+from supreme.models.build import restart
 from supreme.testing.processes import in_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -67,3 +68,11 @@ def test_in_float32(results, alone, name, strategy):
     if (strategy, name) not in results:
         pytest.skip("deepspeed is not installed")
     assert largest(results[strategy, name], alone(name, torch.float32)) <= (1e-5 if "once" in name else 1e-6)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_one_step_moves_weights(alone, group_work, name):
+    """By far more than two processes may differ, or the comparisons of one step would say nothing."""
+    network = group_work.network_of("group", torch.float32)
+    start = restart(network, 3) if name == "Retrain" else network
+    assert largest([start.state_dict()], alone(f"{name} on group, once", torch.float32)) > 5e-5

@@ -29,6 +29,13 @@ def results(work):
     return {job: [found[k] for found in ranks] for k, job in enumerate(jobs)}
 
 
+@pytest.mark.parametrize(("method", "precision"), CASES)
+def test_weights_move_by_more_than_rounding(work, tasks, method, precision):
+    """Else a strategy under which nothing is done would pass below."""
+    alone, original = work.unlearned(method, precision), tasks.tiny_network("group").state_dict()
+    assert max((alone[name] - value).abs().max().item() for name, value in original.items()) > 3 * ROUNDING
+
+
 @pytest.mark.runs_on("cpu", "{strategy}", 2)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("method", "precision"), CASES)

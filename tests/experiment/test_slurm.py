@@ -1,6 +1,9 @@
 """Plans through SLURM: against a cluster of this machine where SLURM is installed, and by submitit's local executor."""
 
 import importlib.util
+import os
+import pickle
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -169,8 +172,28 @@ def asked(here, monkeypatch):
         return made
 
     monkeypatch.setattr(slurm, "_executor", executor)
+    monkeypatch.setattr(slurm, "release", lambda _: None)  # these tasks are not held back
     monkeypatch.setattr(slurm_queue, "_states", lambda _: None)
     return given
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """Programs in place of SLURM's, with an exit code each; gives the lines that they were called with."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+
+    def make(**codes):
+        for name, code in codes.items():
+            script = folder / name
+            script.write_text(
+                f"#!/bin/sh\necho $(basename $0) $* >> {folder}/log\necho 'error: busy' >&2\nexit {code}\n"
+            )
+            script.chmod(0o755)
+        return lambda: (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
+
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return make
 
 
 def test_a_plan_through_submitit(asked, here, tmp_path):
@@ -179,6 +202,7 @@ def test_a_plan_through_submitit(asked, here, tmp_path):
     assert len(submit(plan, plan.runs(), settings, execute=WORK).submitted) == 3
     expected = {"timeout_min": 120, "nodes": 1, "cpus_per_task": 1, "gpus_per_node": 1, "slurm_partition": "gpu"}
     expected |= {"slurm_account": "me", "slurm_array_parallelism": 3, "name": "supreme-tiny"}
+    expected["slurm_additional_parameters"] = {"hold": True}
     assert asked == expected
     until(lambda: counts(plan) == (3, 0, 0, 0))
     keys = [key for key, *_ in calls(tmp_path)]
@@ -238,6 +262,92 @@ def test_arrays_are_no_longer_than_slurm_allows(asked, here, monkeypatch):
     submission = submit(plan, plan.runs(), SlurmSettings(), execute=WORK)
     assert handed == [(3, None), (3, "afterany:1"), (2, "afterany:2")]
     assert submission.jobs == ("1", "2", "3")
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize(
+    "error", [ConfigError("SLURM refused the tasks"), KeyboardInterrupt()], ids=["refused", "Ctrl-C"]
+)
+def test_an_array_in_the_queue_is_cancelled_if_the_next_one_is_not_handed_in(
+    asked, here, commands, monkeypatch, error, fresh
+):
+    """Else its tasks would begin, and find that what they read has been removed."""
+    called = commands(scancel=0, scontrol=0)
+    plan = here(seeds="[1]")
+    folder = plan.output / "slurm"
+    left = [] if fresh else ["earlier.pkl"]
+    if not fresh:
+        folder.mkdir(parents=True)
+        (folder / "earlier.pkl").touch()
+    handed = []
+
+    def hand_in(_executor, work):
+        assert asked["slurm_additional_parameters"] == {"hold": True}
+        if len(handed) == 2:
+            raise error
+        handed.append(len(work))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{len(handed)}.pkl").touch()
+        return [_Job(f"{len(handed)}_{n}") for n in range(len(work))]
+
+    monkeypatch.setattr(slurm, "largest_array", lambda: 3)
+    monkeypatch.setattr(slurm, "_hand_in", hand_in)
+    with pytest.raises(type(error)):
+        submit(plan, plan.runs(), SlurmSettings(), execute=WORK)
+    assert called() == ["scancel 1 2"]
+    assert plan.output.exists() != fresh
+    assert [path.name for path in folder.glob("*")] == left
+
+
+def test_what_cannot_be_cancelled_keeps_what_it_reads(asked, here, commands, monkeypatch):
+    commands(scancel=1)
+    plan = here(seeds="[1]")
+
+    def hand_in(_executor, work):
+        if (plan.output / "slurm" / "1.pkl").exists():
+            raise ConfigError("no more")
+        (plan.output / "slurm").mkdir(exist_ok=True)
+        (plan.output / "slurm" / "1.pkl").touch()
+        return [_Job(f"1_{n}") for n in range(len(work))]
+
+    monkeypatch.setattr(slurm, "largest_array", lambda: 3)
+    monkeypatch.setattr(slurm, "_hand_in", hand_in)
+    with pytest.raises(ConfigError, match="did not cancel the arrays 1: busy; do it with 'scancel 1'"):
+        submit(plan, plan.runs(), SlurmSettings(), execute=WORK)
+    assert (plan.output / "slurm" / "1.pkl").exists()
+
+
+def test_tasks_that_are_not_released_are_cancelled(commands):
+    called = commands(scontrol=1, scancel=0)
+    with pytest.raises(ConfigError, match="did not release the tasks: busy; they were cancelled, so start this again"):
+        slurm_queue.release(["7", "8"])
+    assert called() == ["scontrol release 7 8", "scancel 7 8"]
+
+
+def test_a_task_may_be_cut_off_as_often_as_a_run_has_stages(commands, here, tmp_path):
+    """submitit gives up after three times by default, and a run with M_r has more stages than that."""
+    commands(sbatch=0, srun=0)
+    plan = here(seeds="[1]")
+    assert slurm._executor(tmp_path)._executor.max_num_timeout >= max(len(run.stages()) for run in plan.runs()) > 3
+
+
+def test_a_rank_outlives_the_signal_of_a_preemption(tmp_path):
+    """It is meant for the task, which ends its ranks itself."""
+    script = """
+import pickle, signal, sys, types
+from pathlib import Path
+from supreme.experiment import slurm_nodes
+def execute_share(stage, settings):
+    signal.raise_signal(signal.SIGUSR2)
+    (Path(sys.argv[1]) / "done").touch()
+sys.modules["supreme.experiment.launchers"] = types.SimpleNamespace(execute_share=execute_share)
+slurm_nodes.work(Path(sys.argv[1]))
+"""
+    (tmp_path / "work.pkl").write_bytes(pickle.dumps((None, {})))
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=here, timeout=120, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "done").exists()
 
 
 class _Job:
