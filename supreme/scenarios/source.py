@@ -42,7 +42,7 @@ class MemorySource:
         if self.images.device.type != "cpu" and len(batches):  # one copy of positions for all batches
             positions = torch.cat(list(batches)).to(self.images.device)
             batches = torch.split(positions, [len(batch) for batch in batches])
-        return (self.images[batch] for batch in batches)
+        return (self.images.index_select(0, batch) for batch in batches)  # [batch] copies bytes one by one
 
 
 class DatasetSource:
@@ -106,6 +106,9 @@ class JoinedSource:
         for batch, owner in zip(batches, owners, strict=True):
             pieces = {k: next(streams[k]) for k in sorted(set(owner.tolist()))}
             first = next(iter(pieces.values()))
+            if len(pieces) == 1:
+                yield first
+                continue
             images = first.new_empty(len(batch), *first.shape[1:])
             for k, piece in pieces.items():
                 if (piece.dtype, piece.shape[1:]) != (first.dtype, first.shape[1:]):
@@ -113,7 +116,7 @@ class JoinedSource:
                         f"Expected images of one shape and type in all sets, got {tuple(first.shape[1:])} "
                         f"{first.dtype} and {tuple(piece.shape[1:])} {piece.dtype}; give both the same transform."
                     )
-                images[owner == k] = piece
+                images.index_copy_(0, (owner == k).nonzero().flatten(), piece)
             yield images
 
 
