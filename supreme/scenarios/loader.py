@@ -227,3 +227,4 @@ class EvaluationLoader:
                 part = torch.full_like(rows, PARTS.index(name))
                 filler = len(index) - number * self.batch_size <= self.place.rank
                 yield EvaluationBatch(next(images), source.targets[rows], rows, weight, part, name, filler)
+            source.close()  # nobody reads it again soon
