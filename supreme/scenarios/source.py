@@ -97,7 +97,7 @@ class DatasetSource:
         self._lasting = None
 
     def _read_targets(self) -> Tensor:
-        order = torch.arange(length(self.dataset)).split(_ITEMS)
+        order = torch.split(torch.arange(length(self.dataset)), _ITEMS)
         rows = [batch.tolist() for batch in order if len(batch)]
         return torch.cat([torch.empty(0, dtype=torch.int64), *self._loads(_Classes(self.dataset), rows, torch.tensor)])
 
