@@ -347,8 +347,7 @@ def test_means_of_batch_means_see_the_batches_that_were_served(networks):
         assert found.scores[f"{name}/accuracy_batch_mean"] == pytest.approx(float(sum(means[name])) / len(means[name]))
     both = [*means["retain"], *means["forget"]]
     assert found.scores["whole/accuracy_batch_mean"] == pytest.approx(float(sum(both)) / len(both))
-    test = outputs.part < 2
-    assert found.scores["whole/accuracy"] == pytest.approx(right[test].double().mean().item(), rel=1e-12)
+    assert found.scores["whole/accuracy"] == pytest.approx(right[outputs.part < 2].double().mean().item(), rel=1e-12)
 
 
 def test_given_outputs_are_passed_on_as_they_are(networks):
