@@ -158,6 +158,8 @@ class EvaluationBatch(NamedTuple):
         index: int64 (n,), position in the training or test set.
         weight: float (n,), 1 for rows that count and 0 for filler rows.
         part: int64 (n,), position in :data:`PARTS`.
+        place: name of the part of all rows, known without a look at the device.
+        filler: whether this rank has no row of the global batch, so that its rows have weight 0 and all others 1.
     """
 
     image: Tensor
@@ -165,3 +167,5 @@ class EvaluationBatch(NamedTuple):
     index: Tensor  # type: ignore[assignment]
     weight: Tensor
     part: Tensor
+    place: str
+    filler: bool

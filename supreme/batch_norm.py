@@ -68,12 +68,15 @@ def _global_batch_norm(layer: Any, values: Tensor, real: Tensor) -> Tensor:
     axes = [0, *range(2, values.dim())]
     shape = [1, -1, *[1] * (values.dim() - 2)]
     wide = real if real.dtype == torch.float64 else real.float()
-    count = _all_sum(torch.full((1,), real.numel() / real.shape[1], dtype=wide.dtype, device=values.device))
-    if count.item() <= 1 and layer.running_mean is not None:
+    own = wide.new_full((1,), real.numel() / real.shape[1])
+    sums = _SumOverRanks.apply(torch.cat([wide.sum(axes), own]))
+    count = sums[-1].detach()
+    # A rank with several values of its own knows that there are several; only the others have to wait for the sum.
+    if layer.running_mean is not None and real.numel() <= real.shape[1] and count.item() <= 1:
         return _fixed_batch_norm(layer, values)
-    mean = _SumOverRanks.apply(wide.sum(axes)) / count
+    mean = sums[:-1] / count
     variance = _SumOverRanks.apply((wide - mean.view(shape)).square().sum(axes)) / count
-    _update_running(layer, mean.detach(), variance.detach(), count.item())
+    _update_running(layer, mean.detach(), variance.detach(), count)
     normal: Tensor = (values.to(wide.dtype) - mean.view(shape)) * (variance + layer.eps).rsqrt().view(shape)
     if layer.affine:
         normal = normal * layer.weight.view(shape).to(wide.dtype) + layer.bias.view(shape).to(wide.dtype)
@@ -81,7 +84,7 @@ def _global_batch_norm(layer: Any, values: Tensor, real: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _update_running(layer: Any, mean: Tensor, variance: Tensor, count: float) -> None:
+def _update_running(layer: Any, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     if not layer.track_running_stats:
         return
     layer.num_batches_tracked.add_(1)

@@ -13,7 +13,7 @@ from supreme.batch import PARTS, EvaluationBatch
 from supreme.distributed import DistributedModule, Frozen, reshard
 from supreme.errors import CheckpointError
 from supreme.metrics.base import EvaluationMetric
-from supreme.metrics.suite import Suite, default_metrics
+from supreme.metrics.suite import Suite, default_metrics, has_gap
 from supreme.metrics.table import Table
 from supreme.precision import kind_of
 
@@ -124,13 +124,14 @@ class Evaluation(DistributedModule):
         self.incompetent = None if incompetent is None else Frozen(incompetent)
         self.given = dict(outputs or {})
         self.suite = Suite(chosen, random, seed)
-        self.reference_suite = Suite(chosen, random, seed)
+        self.reference_suite = Suite([metric for metric in chosen if has_gap(metric)], random, seed)
         self.scores: dict[str, float] = {}
         self.outputs: dict[str, Outputs] = {}
         self._needed = {name: self.suite.parts(name) for name in ("unlearned", *self.frozen_names)}
         self._needed["unlearned"] |= frozenset(parts)
         if retrained is not None or "retrained" in self.given:
             self._needed["retrained"] |= self.suite.parts("unlearned")  # M_r's own values, for the gaps
+        self._kept: dict[str, dict[str, list[Tensor]]] = {}
         self._tables = nn.ModuleDict()
         self._replaced = False
 
@@ -155,28 +156,30 @@ class Evaluation(DistributedModule):
         self.place_frozen()
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        """Forward each model that a metric of this part needs and update the metrics."""
-        real = batch.weight > 0
-        part = PARTS[int(batch.part[0])]
-        columns = {"part": batch.part[real], "index": batch.index[real], "target": batch.target[real]}
+        """Forward each model that a metric of this part needs and keep the logits; the device is not waited for."""
+        rows = slice(0) if batch.filler else slice(None)
+        kept = self._kept.setdefault(batch.place, {"part": [], "index": [], "target": []})
+        for name, column in (("part", batch.part), ("index", batch.index), ("target", batch.target)):
+            kept[name].append(column[rows])
         for name, parts in self._needed.items():
-            logits = self._logits(name, batch) if part in parts else None
-            if logits is not None:
-                columns[name] = logits[real]
-                self._keep(name, columns, logits[real])
-        if "unlearned" in columns:
-            self.suite.update(columns)
-        if "retrained" in columns:
-            self.reference_suite.update({**columns, "unlearned": columns["retrained"]})
+            if batch.place in parts and name not in self.given:
+                logits = self._logits(name, batch.image)
+                if logits is not None:
+                    kept.setdefault(name, []).append(logits[rows].clone())  # a compiled network reuses its output
 
     def on_test_epoch_end(self) -> None:
         """Compute the values, and the gap to M_r of those that have one."""
         if not self._replaced:
             self._compare_weights()
+        for part in [part for part in PARTS if part in self._kept]:
+            self._measure(part, self._kept.pop(part))
         if self.suite.copies:
             self.scores = self.suite.compute()
-        self.outputs = {name: self._rows(table) for name, table in self._tables.items()}
-        if "retrained" in self.outputs and self.scores:
+        kept = {name: self._rows(table) for name, table in self._tables.items()}
+        self.outputs = kept | {
+            name: self.given[name] for name, parts in self._needed.items() if parts and name in self.given
+        }
+        if "retrained" in self.outputs and self.scores and self.reference_suite.copies:
             reference = self.reference_suite.compute()
             shared = [key for key in self.scores if key in reference and key in self.suite.gap_keys]
             self.scores |= {f"{key}_gap": self.scores[key] - reference[key] for key in shared}
@@ -198,14 +201,26 @@ class Evaluation(DistributedModule):
         logits = rows[:, 3:] if double else rows[:, 3:].float()
         return Outputs(rows[:, 0].long(), rows[:, 1].long(), rows[:, 2].long(), logits.contiguous())
 
-    def _logits(self, name: str, batch: EvaluationBatch) -> Tensor | None:
-        if name in self.given:
-            return self.given[name].rows(batch.part, batch.index)
+    def _logits(self, name: str, images: Tensor) -> Tensor | None:
         if name == "unlearned":
-            logits: Tensor = self.model(batch.image)
+            logits: Tensor = self.model(images)
             return logits
         frozen: Frozen | None = getattr(self, name)
-        return None if frozen is None else frozen(batch.image)
+        return None if frozen is None else frozen(images)
+
+    def _measure(self, part: str, kept: Mapping[str, Sequence[Tensor]]) -> None:
+        """Every metric and table of the images of a part that this rank has seen."""
+        columns = {name: torch.cat(list(batches)) for name, batches in kept.items()}
+        for name, parts in self._needed.items():
+            if name in columns:
+                self._keep(name, columns, columns[name])
+            elif name in self.given and part in parts:
+                columns[name] = self.given[name].rows(columns["part"], columns["index"])
+        sizes = [len(index) for index in kept["index"]]
+        if "unlearned" in columns:
+            self.suite.update_part(part, columns, sizes)
+        if "retrained" in columns:
+            self.reference_suite.update_part(part, {**columns, "unlearned": columns["retrained"]}, sizes)
 
     def _keep(self, name: str, columns: Mapping[str, Tensor], logits: Tensor) -> None:
         if name not in self._tables:

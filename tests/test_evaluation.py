@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import TensorDataset
 
 from supreme.api import evaluate
@@ -287,6 +288,72 @@ def test_every_image_is_forwarded_once_by_the_models_that_need_it(networks):
     sizes = {name: -(-len(index) // 100) for name, index in scenario.indices().items()}
     assert counted[0].calls == counted[1].calls == sum(sizes.values())
     assert counted[2].calls == counted[3].calls == sizes["forget_test"]
+
+
+class Operations(TorchDispatchMode):
+    """Names of the tensor operations inside; calling it wraps a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __call__(self, function):
+        def watched():
+            with self:
+                function()
+
+        return watched
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "masked_select", "index"}
+
+
+def test_a_step_keeps_logits_and_asks_the_device_nothing(networks):
+    evaluation = Evaluation(*networks.values())
+    for batch in FullClass(Digits(), 3, evaluation_batch_size=200).evaluation_loader(PARTS):
+        batch = batch._replace(image=batch.image.expand(-1, 3, -1, -1).float())
+        with Operations() as operations, torch.inference_mode():
+            evaluation.test_step(batch, 0)
+        assert not WAITING & set(operations.names)
+        forward = len(networks["unlearned"]) * sum(batch.place in parts for parts in evaluation._needed.values())
+        assert len(operations.names) <= 4 * forward + 10
+
+
+def test_work_of_the_metrics_does_not_grow_with_the_number_of_batches(networks):
+    counts = []
+    for rows in (30, 300):
+        evaluation = Evaluation(*map(copy.deepcopy, networks.values()))
+        scenario = FullClass(Digits(), 3, evaluation_batch_size=rows)
+        found = Operations()
+        evaluation.on_test_epoch_end = found(evaluation.on_test_epoch_end)
+        with hushed():
+            quiet_trainer("cpu").test(evaluation, datamodule=scenario, verbose=False)
+        counts.append(len(found.names))
+    assert counts[0] == counts[1]
+
+
+def test_means_of_batch_means_see_the_batches_that_were_served(networks):
+    scenario = FullClass(Digits(), 3, evaluation_batch_size=50)
+    found = run(scenario, networks["unlearned"], metrics=[Accuracy("batch_mean"), Accuracy()])
+    outputs = found.outputs["unlearned"]
+    right = outputs.logits.argmax(dim=1) == outputs.target
+    means = {}
+    for name, code in (("retain", PARTS.index("retain_test")), ("forget", PARTS.index("forget_test"))):
+        means[name] = [piece.double().mean() for piece in right[outputs.part == code].split(50)]
+        assert found.scores[f"{name}/accuracy_batch_mean"] == pytest.approx(float(sum(means[name])) / len(means[name]))
+    both = [*means["retain"], *means["forget"]]
+    assert found.scores["whole/accuracy_batch_mean"] == pytest.approx(float(sum(both)) / len(both))
+    assert found.scores["whole/accuracy"] == pytest.approx(right[outputs.part < 2].double().mean().item(), rel=1e-12)
+
+
+def test_given_outputs_are_passed_on_as_they_are(networks):
+    scenario, (u, r, *_) = FullClass(Digits(), 3), networks.values()
+    given = run(scenario, r, metrics=[], parts=PARTS).outputs["unlearned"]
+    assert run(scenario, u, outputs={"retrained": given}).outputs["retrained"] is given
 
 
 def test_outputs_are_complete_ordered_and_right(networks):

@@ -122,7 +122,10 @@ def _unlearn(stage: Stage, store: Store) -> None:
 
 
 def _outputs(stage: Stage, store: Store) -> None:
-    """Logits of M_o or M_r on all parts; beside those of M_o the incompetent teacher's on the forget part."""
+    """Logits of M_o or M_r on all parts; beside those of M_o the incompetent teacher's on the forget part.
+
+    The rows of M_o and of M_r themselves take their logits from here too, for every unlearning seed of the target.
+    """
     scenario, source = _scenario(stage), stage.inputs["model"]
     forget = "forget_train" if scenario.random else "forget_test"
     network = load_model(store.path(source), later=True)[0]
@@ -130,7 +133,6 @@ def _outputs(stage: Stage, store: Store) -> None:
     if source.kind == "train":
         seed = derive(scenario.request.fingerprint, "incompetent teacher")
         networks[TEACHER_OUTPUTS], parts[TEACHER_OUTPUTS] = reinitialise(network, seed), {forget}
-        parts[OUTPUTS] = {forget}
     kept = {}
     for name, model in networks.items():
         evaluation = Evaluation(model, metrics=[], random=scenario.random, parts=parts[name])
@@ -209,8 +211,9 @@ def _tested(
         "original": Outputs.load(inputs["original_outputs"] / OUTPUTS),
         "incompetent": Outputs.load(inputs["original_outputs"] / TEACHER_OUTPUTS),
     }
-    if stage.inputs["unlearned"] == stage.inputs["retrained"]:
-        outputs["unlearned"] = outputs["retrained"]
+    for name in ("retrained", "original"):
+        if stage.inputs["unlearned"] == stage.inputs[f"{name}_outputs"].inputs["model"]:
+            outputs["unlearned"] = outputs[name]
     evaluation = Evaluation(
         load_model(inputs["unlearned"], later=True)[0],
         load_model(inputs["retrained"], later=True)[0],

@@ -17,7 +17,7 @@ from supreme.datasets.base import Content, ImageDataset, Images, Prepared
 from supreme.datasets.split import stratified_split
 from supreme.distributed import all_sum, full_state_dict
 from supreme.errors import DataError
-from supreme.scenarios.base import Scenario
+from supreme.scenarios.base import Scenario, image_layout
 from supreme.scenarios.loader import EvaluationLoader, Place
 from supreme.scenarios.source import MemorySource
 from supreme.seeding import derive
@@ -159,12 +159,14 @@ class BestCheckpoint(Callback):
         loader = EvaluationLoader({"retain_test": (source, self.index)}, size, place)
         sums = torch.zeros(3, dtype=torch.float32 if module.device.type == "mps" else torch.float64)
         sums, preprocess = sums.to(module.device), self._preprocess(module)
+        dtype, form = _float_type(network), image_layout(network, module.device)
         modes = [(part, part.training) for part in network.modules()]
         network.eval()
         try:
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 for batch in loader:
-                    logits = network(preprocess(batch.image.to(module.device)).to(_float_type(network)))
+                    images = preprocess(batch.image.to(module.device)).to(dtype, memory_format=form)
+                    logits = network(images)
                     sums += _sums(logits, batch.target.to(module.device), batch.weight.to(sums))
         finally:
             for part, training in modes:

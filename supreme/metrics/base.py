@@ -33,6 +33,8 @@ class EvaluationMetric(Metric):
         needs: other models or data that have to be there: "retrained", "original", "incompetent", "train".
         paper: where the metric comes from.
         best: ``"retrained"`` (nearest to the retrained model), ``"low"`` (0) or ``"high"`` (1).
+        batchwise: whether the value depends on how rows are cut into batches; an evaluation then gives ``update`` its
+            batches as they were served, and to all other metrics as many rows at once as are quick.
     """
 
     key: str = ""
@@ -41,6 +43,7 @@ class EvaluationMetric(Metric):
     needs: ClassVar[tuple[str, ...]] = ()
     paper: ClassVar[str] = ""
     best: Literal["retrained", "low", "high"] = "retrained"
+    batchwise: bool = False
     is_differentiable: bool | None = False
     higher_is_better: bool | None = None
     full_state_update: bool | None = False
@@ -88,6 +91,22 @@ class SampleMean(EvaluationMetric):
             DataError: if there was no sample, or if the outputs of a network were NaN.
         """
         return self._mean()
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether sum and count are all there is, so that those of two sets give the value of both together."""
+        return set(self.metric_state) == {"total", "count"}
+
+    def add_up(self, parts: Sequence["SampleMean"]) -> None:
+        """Be the mean over the samples of other metrics of this kind, each of which has samples of its own.
+
+        Args:
+            parts: at least one, none of them synchronised.
+        """
+        self.reset()
+        for part in parts:
+            self.total, self.count = self.total + part.total, self.count + part.count
+        self._update_count = sum(part.update_count for part in parts)
 
     def _add(self, values: Tensor) -> None:
         """Count one value per sample."""
@@ -161,9 +180,10 @@ def check_targets(logits: Tensor, target: Tensor) -> Tensor:
             f"{tuple(target.shape)}; pass one target per row."
         )
     classes = logits.shape[1]
-    if len(target) and (int(target.min()) < 0 or int(target.max()) >= classes):
+    low, high = torch.stack(target.aminmax()).tolist() if len(target) else (0, 0)
+    if low < 0 or high >= classes:
         raise DataError(
-            f"Expected targets in [0, {classes}), got values from {int(target.min())} to {int(target.max())}; "
+            f"Expected targets in [0, {classes}), got values from {low} to {high}; "
             "check the number of outputs of the network."
         )
     return target.to(logits.device, torch.int64)

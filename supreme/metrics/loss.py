@@ -37,7 +37,8 @@ class Loss(SampleMean):
     def __init__(self, reduction: Literal["mean", "batch_mean"] = "mean", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reduction = chosen("reduction", reduction, ("mean", "batch_mean"))
-        if reduction != "mean":
+        self.batchwise = reduction != "mean"
+        if self.batchwise:
             self.key = f"{self.key}_{reduction}"
 
     def update(self, unlearned: Tensor, target: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from supreme.batch import PARTS
 from supreme.errors import ConfigError, DataError
 from supreme.metrics.accuracy import Accuracy
 from supreme.metrics.activation_distance import ActivationDistance
-from supreme.metrics.base import SETS, EvaluationMetric, chosen
+from supreme.metrics.base import SETS, EvaluationMetric, SampleMean, chosen
 from supreme.metrics.completeness import Completeness
 from supreme.metrics.js_divergence import JSDivergence
 from supreme.metrics.layerwise_distance import LayerwiseDistance
@@ -21,6 +21,7 @@ from supreme.metrics.zrf import ZRF
 
 _TARGETED = {"whole": ("retain_test", "forget_test"), "retain": ("retain_test",), "forget": ("forget_test",)}
 _RANDOM = {"whole": ("retain_test",), "retain": ("retain_test",), "forget": ("forget_train",)}
+_ELEMENTS = 2**18  # logits in one update: many enough for a device, few enough to stay in a cache
 
 
 class Suite(nn.Module):
@@ -63,9 +64,12 @@ class Suite(nn.Module):
                     raise ConfigError(f"Expected metrics with different keys, got '{metric.key}' twice; drop one.")
                 self.copies[name] = metric.clone()
         self.used = _Used(len(self.copies))
+        self.sums = self._sums()
+        for metric in (self.used, *(entry.metric for entry in self._entries())):
+            metric.compute_with_cache = False  # a rank without new rows would keep its value and not synchronise
 
     def update(self, columns: Mapping[str, Tensor]) -> None:
-        """Give every metric its rows of a batch.
+        """Give every metric its rows of a batch, part by part.
 
         Args:
             columns: tensors of n rows each: ``part`` int64 (positions in ``PARTS``) and any of ``unlearned``,
@@ -77,18 +81,29 @@ class Suite(nn.Module):
         """
         if "part" not in columns:
             raise ConfigError(f"Expected a column 'part' with the codes of {PARTS}, got {sorted(columns)}.")
-        selected = {"all": dict(columns)}
-        for place, parts in (_RANDOM if self.random else _TARGETED).items():
-            codes = torch.tensor([PARTS.index(part) for part in parts], device=columns["part"].device)
-            rows = torch.isin(columns["part"], codes)
-            selected[place] = {name: column[rows] for name, column in columns.items()}
-        fed = []
-        for number, name, metric in self._entries():
-            if all(column in columns for column in metric.inputs):
-                rows_of_set = selected[name.split("/")[0]]
-                metric.update(*(rows_of_set[column] for column in metric.inputs))
-                fed.append(number)
-        self.used.update(fed)
+        self._fed(columns)
+        for code, part in enumerate(PARTS):
+            rows = (columns["part"] == code).nonzero().flatten()
+            if len(rows):
+                self.update_part(part, {name: column[rows] for name, column in columns.items()}, [len(rows)])
+
+    def update_part(self, part: str, columns: Mapping[str, Tensor], sizes: Sequence[int]) -> None:
+        """Give rows of one part to every metric whose set the part belongs to.
+
+        Metrics that depend on batches get those that were served, all others as many rows at once as are quick. Sums
+        and counts of the whole are those of the retain and the forget set, where it consists of them.
+
+        Args:
+            part: name in ``PARTS`` of all rows.
+            columns: as in :meth:`update`.
+            sizes: rows of every batch in which the rows were served; n in all.
+        """
+        classes = max((column.shape[1] for column in columns.values() if column.dim() == 2), default=1)
+        large, served = _cut(columns, max(1, _ELEMENTS // classes)), _cut(columns, list(sizes))
+        for name, metric in self._fed(columns):
+            if name not in self.sums and part in self._parts_of(name):
+                for rows in served if metric.batchwise else large:
+                    metric.update(*(rows[column] for column in metric.inputs))
 
     def parts(self, column: str) -> frozenset[str]:
         """Names of the parts whose rows of a column some metric reads.
@@ -96,9 +111,8 @@ class Suite(nn.Module):
         Args:
             column: a name that metrics list in ``inputs``, such as ``"incompetent"``.
         """
-        sets = _RANDOM if self.random else _TARGETED
-        used = (name.split("/")[0] for _, name, metric in self._entries() if column in metric.inputs)
-        return frozenset(part for place in used for part in sets.get(place, PARTS))
+        used = (name for _, name, metric in self._entries() if column in metric.inputs)
+        return frozenset(part for name in used for part in self._parts_of(name))
 
     def update_models(self, models: Mapping[str, nn.Module]) -> None:
         """Give the metrics of weights their networks, once per evaluation.
@@ -106,12 +120,8 @@ class Suite(nn.Module):
         Args:
             models: ``unlearned_model`` and, if there is one, ``retrained_model``.
         """
-        fed = []
-        for number, _, metric in self._entries():
-            if all(name in models for name in metric.inputs):
-                metric.update(*(models[name] for name in metric.inputs))
-                fed.append(number)
-        self.used.update(fed)
+        for _, metric in self._fed(models):
+            metric.update(*(models[name] for name in metric.inputs))
 
     def compute(self) -> dict[str, float]:
         """All values, with keys ``<set>/<key>``, or ``<key>`` for those of all data.
@@ -125,6 +135,8 @@ class Suite(nn.Module):
             used = self.used.compute().reshape(-1) > 0
             if not used.any():
                 raise DataError("Expected rows or networks before compute, got none; call update first.")
+            for whole, others in self.sums.items():
+                self._mean(whole).add_up([self._mean(name) for name in others])
             for number, name, metric in self._entries():
                 if used[number]:
                     values.update(_named(name, metric))
@@ -138,9 +150,32 @@ class Suite(nn.Module):
 
     @property
     def gap_keys(self) -> frozenset[str]:
-        """Keys of values of M_u whose distance to the value of M_r is of interest (``best == "retrained"``)."""
-        entries = (entry for entry in self._entries() if entry.metric.best == "retrained")
-        return frozenset(_public(name) for _, name, metric in entries if "unlearned" in metric.inputs)
+        """Keys of values of M_u whose distance to the value of M_r is of interest."""
+        return frozenset(_public(name) for _, name, metric in self._entries() if has_gap(metric))
+
+    def _fed(self, given: Mapping[str, Any]) -> list[tuple[str, EvaluationMetric]]:
+        """Copies, by name, that get all their inputs; from now on they have a value or a reason why not."""
+        fed = [entry for entry in self._entries() if all(name in given for name in entry.metric.inputs)]
+        self.used.update([entry.number for entry in fed])
+        return [(entry.name, entry.metric) for entry in fed]
+
+    def _parts_of(self, name: str) -> tuple[str, ...]:
+        """Parts whose rows a copy reads."""
+        return (_RANDOM if self.random else _TARGETED).get(name.split("/")[0], PARTS)
+
+    def _sums(self) -> dict[str, list[str]]:
+        """Means over the whole -> means over sets that make it up, without a sample in common."""
+        pieces = ("retain",) if self.random else ("retain", "forget")
+        found = {}
+        for _, name, metric in self._entries():
+            others = [f"{place}/{metric.key}" for place in pieces]
+            means = isinstance(metric, SampleMean) and metric.adds_up and all(other in self.copies for other in others)
+            if means and name.startswith("whole/"):
+                found[name] = others
+        return found
+
+    def _mean(self, name: str) -> SampleMean:
+        return cast("SampleMean", self.copies[name])
 
     def _entries(self) -> Iterator["_Entry"]:
         for number, (name, metric) in enumerate(self.copies.items()):
@@ -172,6 +207,11 @@ class _Used(EvaluationMetric):
         return self.flags
 
 
+def has_gap(metric: EvaluationMetric) -> bool:
+    """Whether a metric looks at M_u and is best at the value of M_r (``best == "retrained"``)."""
+    return metric.best == "retrained" and "unlearned" in metric.inputs
+
+
 def default_metrics(seed: int = 0) -> list[EvaluationMetric]:
     """One of each metric, by definition; ZRF also of the original and the retrained model.
 
@@ -194,6 +234,12 @@ def default_metrics(seed: int = 0) -> list[EvaluationMetric]:
         ZRF(model="retrained"),
         MIA(seed=seed),
     ]
+
+
+def _cut(columns: Mapping[str, Tensor], size: int | list[int]) -> list[dict[str, Tensor]]:
+    """Consecutive rows of all columns, in pieces of one size or of given sizes."""
+    pieces = zip(*(torch.split(column, size) for column in columns.values()), strict=True)
+    return [dict(zip(columns, piece, strict=True)) for piece in pieces]
 
 
 def _public(name: str) -> str:

@@ -92,10 +92,7 @@ class Table(EvaluationMetric):
             raise DataError(f"Expected at least one sample for {self.key}, got none; check the data it is given.")
         if np.isnan(table).any():
             raise DataError(f"Expected finite network outputs for {self.key}, got NaN; {DIVERGED}.")
-        table = table[np.lexsort(table.T[::-1])]
-        first = np.ones(len(table), dtype=bool)
-        first[1:] = (table[1:, :2] != table[:-1, :2]).any(axis=1)
-        kept = torch.from_numpy(table[first])
+        kept = torch.from_numpy(_one_per_sample(table[np.lexsort((table[:, 1], table[:, 0]))]))
         return Rows(kept[:, 0].long(), kept[:, 1].long(), kept[:, 2:])
 
     def _sync_dist(
@@ -109,3 +106,14 @@ class Table(EvaluationMetric):
         filler = torch.full((1, 2 + self.width), -1.0, dtype=torch.float64, device=self.device)
         self.rows = [*self.rows, filler]
         super()._sync_dist(dist_sync_fn, process_group)
+
+
+def _one_per_sample(table: np.ndarray) -> np.ndarray:
+    """The smallest row of each sample, of rows in ascending order of (part, index); values count in their order."""
+    again = (table[1:, :2] == table[:-1, :2]).all(axis=1)
+    if not again.any():
+        return table
+    repeated = np.append(again, False) | np.insert(again, 0, False)
+    table[repeated] = table[repeated][np.lexsort(table[repeated].T[::-1])]
+    kept: np.ndarray = table[np.insert(~again, 0, True)]
+    return kept

@@ -79,6 +79,11 @@ class GivenSets(Scenario):
     def setup(self, stage: str | None = None) -> None:
         """Nothing to split."""
 
+    def teardown(self, stage: str | None = None) -> None:
+        """End the processes that read ahead."""
+        for source in (self._train, *self._tests.values()):
+            source.close()
+
     def forget_classes(self) -> tuple[int, ...] | None:
         """The classes that the caller named."""
         return self._classes

@@ -231,6 +231,8 @@ class EvaluationLoader:
         for name, (source, index) in self.parts.items():
             shares = [share(batch, self.place.rank, self.place.world) for batch in _chunks(index, self.batch_size)]
             images = source.stream([rows for rows, _ in shares])
-            for rows, weight in shares:
+            for number, (rows, weight) in enumerate(shares):
                 part = torch.full_like(rows, PARTS.index(name))
-                yield EvaluationBatch(next(images), source.targets[rows], rows, weight, part)
+                filler = len(index) - number * self.batch_size <= self.place.rank
+                yield EvaluationBatch(next(images), source.targets[rows], rows, weight, part, name, filler)
+            source.close()  # nobody reads it again soon

@@ -122,7 +122,9 @@ def test_golden_published_evaluation_images(pins):
     row = torch.tensor([10])
     assert torch.equal(dataset.test.targets[row], torch.tensor([1]))
     scenario = FullClass(dataset, 1)
-    batch = EvaluationBatch(dataset.test.images[row], dataset.test.targets[row], row, torch.ones(1), row * 0)
+    batch = EvaluationBatch(
+        dataset.test.images[row], dataset.test.targets[row], row, torch.ones(1), row * 0, "retain_test", False
+    )
     got = scenario._transform(batch, 0, None)[0]
     expected = load_file(GOLDEN / "expected.safetensors")["faces.image_other_size"]
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-6)

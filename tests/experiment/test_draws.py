@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
+from supreme.batch import PARTS
 from supreme.errors import ConfigError
 from supreme.experiment import run as executor
 from supreme.experiment.plan import Plan, Run, load_plan
@@ -157,6 +160,38 @@ PLAN = {
     "seeds": {"training": [5], "evaluation": 2},
     "trainer": {"accelerator": "cpu"},
 }
+
+
+@pytest.mark.parametrize("method", ["Original", "Retrain"])
+def test_rows_of_original_and_retrained_forward_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Their logits on every image are those that the outputs stage has kept."""
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({**PLAN, "output": str(tmp_path / "out")}))
+    plan = load_plan(tmp_path / "plan.yaml")
+    run = next(run for run in plan.runs() if run.method == method)
+    store = Store(plan.output).open()
+    for stage in run.stages():
+        if stage.kind != "evaluate":
+            executor.execute(stage, store)
+    real, passes = executor.load_model, []
+
+    def counted(path, **given):  # type: ignore[no-untyped-def]
+        network, about = real(path, **given)
+        network.register_forward_pre_hook(lambda *_: passes.append(path))
+        return network, about
+
+    monkeypatch.setattr(executor, "load_model", counted)
+    executor.execute(run.stage, store)
+    assert passes == []
+    result = store.result(run.stage)
+    kept = load_file(store.path(run.stage) / OUTPUTS)
+    assert torch.bincount(kept["part"]).tolist() == [result["scenario_sizes"][part] for part in PARTS]
+    role = {"Original": "original_outputs", "Retrain": "retrained_outputs"}[method]
+    source = load_file(store.path(run.stage.inputs[role]) / OUTPUTS)
+    assert all(torch.equal(kept[name], source[name]) for name in kept)
+    own = {"Original": "forget/zrf_original", "Retrain": "forget/zrf_retrained"}[method]
+    assert result["metrics"]["forget/zrf"] == result["metrics"][own]
 
 
 def test_a_further_seed_forwards_nothing_and_gives_the_values_of_a_whole_evaluation(

@@ -1,13 +1,16 @@
 """The best checkpoint: chosen on held-out training images, by one rule for M_o and M_r, and never on test images."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from torch import nn
 from torch.nn import functional
 
 from supreme.datasets import Digits
@@ -51,6 +54,26 @@ def held_out(**arguments: float) -> HeldOut:
 
 
 # --- the split
+
+
+class Watching(nn.Sequential):
+    """Wants channels last, and notes whether it gets them."""
+
+    channels_last = True
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+        return super().forward(images)
+
+
+def test_validation_images_come_in_the_layout_of_the_network() -> None:
+    network = Watching(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.LazyLinear(10))
+    best = BestCheckpoint(WholeDataset(held_out()))
+    trainer = SimpleNamespace(
+        global_rank=0, world_size=1, precision_plugin=SimpleNamespace(forward_context=contextlib.nullcontext)
+    )
+    best._measure(trainer, SimpleNamespace(model=network, device=torch.device("cpu")))
+    assert network.last
 
 
 def test_a_share_of_every_class_is_held_out() -> None:

@@ -102,6 +102,31 @@ def test_whole_is_retain_and_forget_together():
         assert values[f"whole/{key}"] == pytest.approx(mixed, rel=1e-12)
 
 
+def test_the_whole_is_no_third_pass():
+    """Means over the whole take sums and counts of the two sets; a metric of another kind sees all rows itself."""
+
+    class Counted(Accuracy):
+        def update(self, unlearned, target):
+            calls.append(len(target))
+            super().update(unlearned, target)
+
+    class Kept(Counted):
+        key = "kept"
+
+        def __init__(self):
+            super().__init__()
+            self.add_state("most", torch.zeros(()), dist_reduce_fx="max")
+
+    for metric, expected in ((Counted(), [30, 30]), (Kept(), [30, 30, 30, 30])):
+        calls = []
+        suite = Suite([metric])
+        suite.update(columns())
+        assert calls == expected
+        whole = rows(columns(), "retain_test", "forget_test")
+        right = (whole["unlearned"].argmax(1) == whole["target"]).double().mean().item()
+        assert suite.compute()[f"whole/{metric.key}"] == pytest.approx(right, rel=1e-14)
+
+
 def test_a_model_against_itself():
     data = columns()
     data["retrained"] = data["unlearned"].clone()

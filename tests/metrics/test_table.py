@@ -64,6 +64,17 @@ def test_of_differing_repeats_the_smallest_counts_whatever_the_order():
         assert filled(part, index, values, 3, order).tolist() == [[0, 4, 3, 0], [0, 5, 1, 9]]
 
 
+def test_repeats_among_many_rows():
+    """Against sorting whole rows: repeats differ in any column, also in sign, and stay apart from their neighbours."""
+    draw = torch.Generator().manual_seed(2)
+    part, index = torch.randint(3, (200,), generator=draw), torch.randint(40, (200,), generator=draw)
+    values = torch.randint(-2, 3, (200, 2), generator=draw).double()
+    expected = {}
+    for row in sorted(zip(part.tolist(), index.tolist(), *values.T.tolist(), strict=True)):
+        expected.setdefault(row[:2], row)
+    assert filled(part, index, values, 60).tolist() == [list(map(float, row)) for row in expected.values()]
+
+
 def test_large_indices_stay_exact():
     index = torch.tensor([2**40, 2**40 + 1])
     result = filled(torch.zeros(2, dtype=torch.long), index, torch.zeros(2, 2), 2)

@@ -103,7 +103,8 @@ def test_evaluation_images_are_never_augmented():
     dataset = Digits()
     scenario = FullClass(dataset, 1, augmentation=Augment(rotation=30.0))
     rows = torch.tensor([0, 1])
-    batch = EvaluationBatch(dataset.test.images[rows], dataset.test.targets[rows], rows, torch.ones(2), rows * 0)
+    images, targets = dataset.test.images[rows], dataset.test.targets[rows]
+    batch = EvaluationBatch(images, targets, rows, torch.ones(2), rows * 0, "retain_test", False)
     first = transformed(scenario, batch, nn.Linear(1, 1), seed=1)
     assert torch.equal(first, transformed(scenario, batch, nn.Linear(1, 1), seed=2))
 
@@ -112,7 +113,8 @@ def test_batches_that_are_on_the_device_are_not_copied():
     batch = next(iter(WholeDataset(Digits(), 16).evaluation_loader(("retain_test",))))
     assert WholeDataset(Digits()).transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
     moved = WholeDataset(Digits()).transfer_batch_to_device(batch, torch.device("meta"), 0)
-    assert {value.device.type for value in moved} == {"meta"}
+    assert {value.device.type for value in moved[:5]} == {"meta"}
+    assert moved[5:] == batch[5:] == ("retain_test", False)
 
 
 def test_loaders_follow_the_module():

@@ -161,7 +161,8 @@ def test_every_evaluation_image_once(world):
     assert {len(batches) for batches in ranks} == {len(evaluation())} == {6}
     seen = []
     for batch in itertools.chain(*ranks):
-        assert len(set(batch.part.tolist())) == 1
+        assert set(batch.part.tolist()) == {PARTS.index(batch.place)}
+        assert batch.filler == (not bool(batch.weight.any()))
         assert (batch.image[:, 0, 0, 0] == batch.index).all()
         assert (batch.target == batch.index % 3).all()
         real = batch.weight > 0
