@@ -40,9 +40,8 @@ def stored(tasks):
         sets[f"forget_{split}"] = TensorDataset(images[forget], labels[forget])
         sets[f"retain_{split}"] = TensorDataset(images[~forget], labels[~forget])
     expected = json.loads((folder / "expected.json").read_text())
-    return SimpleNamespace(
-        networks=networks, sets=sets, expected=expected, logits=load_file(folder / "logits.safetensors")
-    )
+    logits = load_file(folder / "logits.safetensors")
+    return SimpleNamespace(networks=networks, sets=sets, expected=expected, logits=logits)
 
 
 def scores_of(stored, **changes):

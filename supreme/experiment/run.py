@@ -1,6 +1,5 @@
 """One stage, executed: train, unlearn, keep outputs, evaluate. The scheduler calls :func:`execute`."""
 
-import inspect
 import json
 import os
 import shutil
@@ -31,13 +30,13 @@ from supreme.evaluation import Evaluation, Outputs
 from supreme.experiment.recipes import BATCH_SIZE, EPOCHS, SELECTION
 from supreme.experiment.reuse import as_if_computed, keep, shared_importances, shared_stage
 from supreme.experiment.stage import Stage
+from supreme.experiment.stage_metrics import draws, metrics_of
 from supreme.experiment.store import RESULT_FILE, STAGE_FILE, Store, Writer
 from supreme.experiment.validation import BestCheckpoint, HeldOut
 from supreme.methods.base import UnlearningMethod
 from supreme.methods.retrain import Retrain
 from supreme.methods.ssd import SSD
 from supreme.metrics.base import EvaluationMetric
-from supreme.metrics.suite import default_metrics
 from supreme.models.build import NetworkSpec, build, reinitialise
 from supreme.models.stored import load_model, save_model
 from supreme.outline import DrawnWeights, outline
@@ -156,7 +155,7 @@ def _evaluate(stage: Stage, store: Store) -> None:
         _evaluate_again(stage, store)
         return
     scenario = _scenario(stage)
-    evaluation, tracked = _tested(stage, store, scenario, _metrics(stage), {})
+    evaluation, tracked = _tested(stage, store, scenario, metrics_of(stage), {})
     result = {
         "metrics": {**evaluation.scores, **_costs(stage, store)},
         "scenario_sizes": {name: len(index) for name, index in scenario.indices().items()},
@@ -179,7 +178,7 @@ def _evaluate(stage: Stage, store: Store) -> None:
 
 def _evaluate_again(stage: Stage, store: Store) -> None:
     """The result of the first evaluation seed, with the metrics that draw computed anew."""
-    first, metrics = stage.inputs["first"], [metric for metric in _metrics(stage) if _draws(metric)]
+    first, metrics = stage.inputs["first"], [metric for metric in metrics_of(stage) if draws(metric)]
     result = {name: value for name, value in store.result(first).items() if name != TRACKED}
     if metrics:
         outputs = {"unlearned": Outputs.load(store.path(first) / OUTPUTS)}
@@ -369,24 +368,6 @@ def _later(stage: Stage, chosen: type[UnlearningMethod]) -> bool:
 
 def _arguments(stage: Stage, name: str) -> dict[str, Any]:
     return dict(stage.config[name]["init_args"])
-
-
-def _metrics(stage: Stage) -> list[EvaluationMetric]:
-    """The metrics of the plan: all or the named ones, and the added ones."""
-    config, seed = stage.config["metrics"], int(stage.config["seed"])
-    named = default_metrics(seed) if config["named"] is None else [_metric(item, seed) for item in config["named"]]
-    return named + [_metric(item, seed) for item in config["added"]]
-
-
-def _metric(config: Mapping[str, Any], seed: int) -> EvaluationMetric:
-    from supreme.api import make_metric
-
-    return make_metric(config["class_path"], seed, dict(config["init_args"]))
-
-
-def _draws(metric: EvaluationMetric) -> bool:
-    """Whether a metric depends on the evaluation seed; that reaches it by its argument ``seed`` alone."""
-    return "seed" in inspect.signature(type(metric)).parameters
 
 
 def _share(source: Path, target: Path) -> None:
