@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from supreme.batch import Batch
 from supreme.batch_norm import exact_batch_norm, restore_batch_norm
 from supreme.errors import ConfigError
-from supreme.outline import DrawnWeights, fill, outline
+from supreme.outline import DrawnWeights, fill, is_outline, outline
 from supreme.sharding import (
     add_to_gradient,
     all_extremes,
     all_sum,
     full_state_dict,
+    fused,
     is_split,
     layout,
     local_gradient,
@@ -60,6 +61,7 @@ __all__ = [
     "all_sum",
     "evaluation_strategy",
     "full_state_dict",
+    "fused",
     "hushed",
     "is_split",
     "layout",
@@ -154,7 +156,8 @@ class DistributedModule(LightningModule):
         for network in (self.model, *(frozen.model for frozen in self._frozen())):
             if mesh is not None:
                 shard(network, mesh["data_parallel"])
-            fill(network, self.device)
+            if is_outline(network):
+                fill(network, self.trainer.strategy.root_device)  # the module's own device is still the host
 
     def laid_out(self, make: Callable[[], nn.Module]) -> nn.Module:
         """The network that a function makes.
