@@ -40,6 +40,7 @@ from supreme.sharding import (
 from supreme.strategies import (
     FSDP2,
     ZeRO,
+    check_gradients,
     check_strategy,
     evaluation_strategy,
     hushed,
@@ -59,6 +60,7 @@ __all__ = [
     "add_to_gradient",
     "all_extremes",
     "all_sum",
+    "check_gradients",
     "evaluation_strategy",
     "full_state_dict",
     "fused",
