@@ -10,12 +10,16 @@ import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, XLAStrategy
 from torch import nn
+from torchvision.ops import StochasticDepth
+from transformers import ViTConfig
+from transformers.models.vit.modeling_vit import ViTAttention
 
 from supreme import distributed, strategies
 from supreme.classifier import Recipe
 from supreme.distributed import FSDP2, Frozen, NoStep, hushed, quiet_trainer, resolve_strategy
 from supreme.errors import ConfigError
 from supreme.methods import JIT, SCRUB, UNSIR, BadTeacher, FineTune, NegGrad, RandomLabels
+from supreme.models.build import NetworkSpec, build
 from supreme.outline import DrawnWeights, outline
 
 
@@ -216,6 +220,41 @@ def test_tensor_parallelism_is_refused(tiny):
     method._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: 2)}
     with pytest.raises(ConfigError, match="tensor parallelism"):
         method.configure_model()
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: nn.Dropout2d(0.1), True),
+        (lambda: nn.AlphaDropout(0.0), False),
+        (lambda: nn.MultiheadAttention(4, 2, dropout=0.1), True),
+        (lambda: nn.MultiheadAttention(4, 2), False),
+        (lambda: nn.LSTM(2, 2, num_layers=2, dropout=0.1), True),
+        (lambda: StochasticDepth(0.2, "row"), True),
+        (lambda: ViTAttention(ViTConfig(attention_probs_dropout_prob=0.1)), True),
+        (lambda: ViTAttention(ViTConfig()), False),
+        (lambda: build(NetworkSpec("ResNet18", {"width": 8}), 3, 0), False),
+    ],
+)
+def test_layers_that_drop_values(make, expected):
+    assert any(distributed.drops(module) for module in make().modules()) is expected
+
+
+@pytest.mark.parametrize(("rate", "processes", "warned"), [(0.5, 2, True), (0.5, 1, False), (0.0, 2, False)])
+def test_dropout_in_several_processes_is_told(rate, processes, warned, recwarn):
+    """Weights depend on the number of processes then; on the first of them, once."""
+    method = FineTune(nn.Sequential(nn.Linear(2, 2), nn.Dropout(rate), nn.Dropout(rate)))
+    method.trainer = SimpleNamespace(world_size=processes, is_global_zero=True)
+    method.place_frozen = lambda: None
+    method.on_fit_start()
+    told = [str(warning.message) for warning in recwarn if "drops values at random" in str(warning.message)]
+    assert told == ["'1' " + text for text in DROPS] * warned
+
+
+DROPS = [
+    "drops values at random in each process on its own, so weights that are trained in 2 processes differ from those "
+    "of one; set its rate to 0 to compare them."
+]
 
 
 def test_frozen_models_follow_the_type_of_the_network(tiny, fit):
