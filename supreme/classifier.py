@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from supreme.batch import Batch, EvaluationBatch
 from supreme.batch_norm import set_filler
-from supreme.distributed import DistributedModule, all_sum, sgd
+from supreme.distributed import DistributedModule, all_sum, fused, sgd
 from supreme.errors import ConfigError
 from supreme.models.build import NetworkSpec, build
 from supreme.precision import TRAINS, check_use
@@ -104,7 +104,8 @@ class Recipe:
         if self.optimizer == "sgd":
             optimizer = sgd(parameters, self.lr, self.momentum, self.weight_decay)
         else:
-            optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+            weights = list(parameters)
+            optimizer = torch.optim.AdamW(weights, lr=self.lr, weight_decay=self.weight_decay, fused=fused(weights))
         if self.schedule == "constant" and not self.warmup_epochs:
             return {"optimizer": optimizer}
         schedule = torch.optim.lr_scheduler.LambdaLR(

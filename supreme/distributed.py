@@ -4,6 +4,7 @@ Which strategy runs is asked here and in the two files beside it: :mod:`supreme.
 and :mod:`supreme.strategies` (strategies by name, the Trainer). Everything else imports their functions from here.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from supreme.batch import Batch
 from supreme.batch_norm import exact_batch_norm, restore_batch_norm
 from supreme.errors import ConfigError
-from supreme.outline import DrawnWeights, fill, outline
+from supreme.outline import DrawnWeights, fill, is_outline, outline
 from supreme.sharding import (
     add_to_gradient,
     all_extremes,
     all_sum,
     full_state_dict,
+    fused,
     is_split,
     layout,
     local_gradient,
@@ -39,6 +41,7 @@ from supreme.sharding import (
 from supreme.strategies import (
     FSDP2,
     ZeRO,
+    check_gradients,
     check_strategy,
     evaluation_strategy,
     hushed,
@@ -58,8 +61,11 @@ __all__ = [
     "add_to_gradient",
     "all_extremes",
     "all_sum",
+    "check_gradients",
+    "drops",
     "evaluation_strategy",
     "full_state_dict",
+    "fused",
     "hushed",
     "is_split",
     "layout",
@@ -83,6 +89,7 @@ __all__ = [
 ]
 
 
+_RATES = ("dropout", "attention_dropout", "dropout_prob")  # of layers that drop values beside what else they do
 _PLAIN = (str, type(None), bool, int, float)
 
 
@@ -154,7 +161,8 @@ class DistributedModule(LightningModule):
         for network in (self.model, *(frozen.model for frozen in self._frozen())):
             if mesh is not None:
                 shard(network, mesh["data_parallel"])
-            fill(network, self.device)
+            if is_outline(network):
+                fill(network, self.trainer.strategy.root_device)  # the module's own device is still the host
 
     def laid_out(self, make: Callable[[], nn.Module]) -> nn.Module:
         """The network that a function makes.
@@ -169,10 +177,24 @@ class DistributedModule(LightningModule):
         return make() if found is None else found
 
     def on_fit_start(self) -> None:
-        """Enter train mode, move the frozen models to the device and make BatchNorm exact."""
+        """Enter train mode, move the frozen models to the device and make BatchNorm exact.
+
+        Warns where the number of processes will change the result: dropout draws from each process's own generator.
+        """
         self.train()
         self.place_frozen()
         exact_batch_norm(self.model)
+        if self.trainer.world_size > 1 and self.trainer.is_global_zero:
+            self._warn_of_dropout()
+
+    def _warn_of_dropout(self) -> None:
+        found = next((name for name, module in self.model.named_modules() if drops(module)), None)
+        if found is not None:
+            warnings.warn(
+                f"'{found}' drops values at random in each process on its own, so weights that are trained in "
+                f"{self.trainer.world_size} processes differ from those of one; set its rate to 0 to compare them.",
+                stacklevel=2,
+            )
 
     def on_fit_end(self) -> None:
         """Give BatchNorm its own forward back."""
@@ -210,6 +232,23 @@ class DistributedModule(LightningModule):
             frozen = getattr(self, name, None)
             if isinstance(frozen, Frozen):
                 yield frozen
+
+
+def drops(module: nn.Module) -> bool:
+    """Whether a module drops values at random while it is trained.
+
+    Known are torch's dropout layers, its recurrent layers and attention, torchvision's StochasticDepth, and layers of
+    other packages with the words dropout or drop path in their class name or a rate called so (transformers, timm).
+
+    Example:
+        >>> drops(nn.Dropout(0.1)), drops(nn.Dropout(0.0)), drops(nn.Linear(2, 2))
+        (True, False, False)
+    """
+    name = type(module).__name__.lower()
+    named = any(word in name for word in ("dropout", "droppath", "stochasticdepth"))
+    rates = (*_RATES, "p", "drop_prob") if named else _RATES
+    values = (vars(module).get(rate) for rate in rates)
+    return any(isinstance(value, (int, float)) and value > 0 for value in values)
 
 
 def _float_type(network: nn.Module) -> torch.dtype | None:

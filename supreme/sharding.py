@@ -6,6 +6,7 @@ goes through the functions below and never sees the difference.
 """
 
 import importlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +19,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 Layout = Literal["whole", "dtensor", "master", "flat"]
 SomeSGD = TypeVar("SomeSGD", bound=torch.optim.SGD)
+_FUSED = ("cpu", "cuda", "mps", "xpu")  # kinds of device for which torch has optimisers of one kernel
+_LISTS = (nn.ModuleList, nn.ModuleDict)  # containers without a forward pass
 
 
 def world_size() -> int:
@@ -59,6 +62,22 @@ def pieces(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
 
 
+def fused(parameters: Iterable[nn.Parameter]) -> bool | None:
+    """What the argument ``fused`` of an optimiser has to be: one kernel for all parameters where torch has it.
+
+    Args:
+        parameters: what the optimiser is to train, on the device where it will.
+
+    Returns:
+        True on CPUs and GPUs; None, which leaves the choice to torch, on other devices: XLA's raises at the first step.
+
+    Example:
+        >>> fused(nn.Linear(2, 2).parameters()), fused(nn.Linear(2, 2, device="meta").parameters())
+        (True, None)
+    """
+    return True if all(parameter.device.type in _FUSED for parameter in parameters) else None
+
+
 def sgd(
     parameters: Iterable[nn.Parameter],
     lr: float,
@@ -68,8 +87,8 @@ def sgd(
 ) -> SomeSGD:
     """SGD, or a kind of it, in one kernel where torch has one: not for the parameters of FSDP2."""
     found = list(parameters)
-    fused = True if all(layout(parameter) != "dtensor" for parameter in found) else None
-    return kind(found, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
+    together = None if any(layout(parameter) == "dtensor" for parameter in found) else fused(found)
+    return kind(found, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=together)
 
 
 def is_split(parameter: Tensor) -> bool:
@@ -202,8 +221,11 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def whole_norm(parameter: Tensor, piece: Tensor) -> Tensor:
-    """L2 norm of a tensor of which ``piece`` is this rank's part, in float64 (a scalar, equal on every rank)."""
-    square = piece.double().square().sum()
+    """L2 norm of a tensor of which ``piece`` is this rank's part: a scalar, equal on every rank.
+
+    In float64, or in float32 on MPS, which knows no other.
+    """
+    square = piece.to(torch.float32 if piece.device.type == "mps" else torch.float64).square().sum()
     return (all_sum(square) if is_split(parameter) else square).sqrt()
 
 
@@ -215,20 +237,28 @@ def loss_scale(module: LightningModule) -> float:
     return float(next((getattr(optimizer, "loss_scale", 1.0) for optimizer in module.trainer.optimizers), 1.0))
 
 
+@torch.no_grad()
 def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """Whole weights and buffers on the CPU; every rank has to call and gets them."""
-    if any(layout(p) == "flat" for p in module.parameters()):
-        gathered = importlib.import_module("deepspeed").zero.GatheredParameters
-        with gathered(list(module.parameters())):
-            return {name: value.detach().cpu().clone() for name, value in _state(module)}
-    state = _state(module)
-    whole = ((name, value.full_tensor() if isinstance(value, DTensor) else value) for name, value in state)
-    return {name: value.detach().cpu().clone() for name, value in whole}
+    """Whole weights and buffers on the CPU; every rank has to call and gets them.
+
+    A device holds one whole tensor at a time beside its own pieces.
+    """
+    return {name: _on_host(value) for name, value in _state(module)}
+
+
+def _on_host(value: Tensor) -> Tensor:
+    """A copy on the CPU of a whole parameter or buffer."""
+    if layout(value) == "flat":
+        with importlib.import_module("deepspeed").zero.GatheredParameters([value]):
+            return value.detach().cpu().clone()
+    whole = value.full_tensor() if isinstance(value, DTensor) else value
+    return whole.detach().cpu().clone()
 
 
 def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Weights and buffers without what layers of a precision keep beside them (transformer-engine's scales)."""
-    return ((name, value) for name, value in module.state_dict().items() if not name.endswith("_extra_state"))
+    state = module.state_dict(keep_vars=True)  # the parameters themselves, which know how they are split
+    return ((name, value) for name, value in state.items() if not name.endswith("_extra_state"))
 
 
 def reshard(*networks: nn.Module) -> None:
@@ -240,7 +270,10 @@ def reshard(*networks: nn.Module) -> None:
 
 
 def shard(network: nn.Module, mesh: Any) -> None:
-    """Shard each child and then the network (FSDP2); children that share parameters stay in the network's own group.
+    """Shard the blocks of a network, its children and then itself (FSDP2), so that a pass gathers one at a time.
+
+    A block is an element, of several layers, of a list or sequence at any depth. A module that shares a parameter with
+    another part of the network goes with the unit that holds both.
 
     Args:
         network: sharded in place; one that is sharded already stays as it is.
@@ -248,20 +281,36 @@ def shard(network: nn.Module, mesh: Any) -> None:
     """
     if isinstance(network, FSDPModule):
         return
-    children = list(_callable_children(network))
-    owned = sum(len(list(child.parameters())) for child in children)
-    if owned == len({id(p) for child in children for p in child.parameters()}):
-        for child in children:
-            fully_shard(child, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+    everywhere, chosen = _uses(network), []
+    for unit in _units(network):
+        own = _uses(unit)
+        if own and all(everywhere[parameter] == count for parameter, count in own.items()):
+            chosen.append(unit)
+    for unit in (*chosen, network):  # only now, as parameters are replaced by others
+        fully_shard(unit, mesh=mesh)
 
 
-def _callable_children(network: nn.Module) -> Iterator[nn.Module]:
-    """Children with parameters and a forward pass; containers without one give theirs."""
+def _uses(module: nn.Module) -> Counter[int]:
+    """How often each parameter, by its identity, stands in a module."""
+    return Counter(id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False))
+
+
+def _units(network: nn.Module) -> Iterator[nn.Module]:
+    """Children, and the blocks below each before it; containers without a forward pass give theirs."""
     for child in network.children():
-        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
-            yield from _callable_children(child)
-        elif any(True for _ in child.parameters()):
+        if isinstance(child, _LISTS):
+            yield from _units(child)
+        else:
+            yield from _blocks(child)
+            yield child
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Elements of several layers of the lists and sequences below a module, inner ones first."""
+    for child in module.children():
+        yield from _blocks(child)
+        several = any(True for _ in child.children()) and not isinstance(child, _LISTS)
+        if several and isinstance(module, (*_LISTS, nn.Sequential)):
             yield child
 
 

@@ -122,6 +122,26 @@ def check_strategy(strategy: Strategy | str | None) -> None:
     refuse_first_fsdp("fsdp1" if isinstance(strategy, FSDPStrategy) else strategy)
 
 
+def check_gradients(user: str, trainer: Trainer) -> None:
+    """Refuse to read importances from gradients that overflow before anything can look at them.
+
+    In 16-mixed, DeepSpeed holds weights and gradients in float16 and multiplies the loss by 2^16; elsewhere gradients
+    are float32.
+
+    Args:
+        user: who reads them, for example the name of a method.
+        trainer: of the coming fit.
+
+    Raises:
+        ConfigError: in 16-mixed under DeepSpeed.
+    """
+    if isinstance(trainer.strategy, DeepSpeedStrategy) and str(trainer.precision) == "16-mixed":
+        raise ConfigError(
+            f"{user} does not work in 16-mixed under DeepSpeed, whose scaled float16 gradients overflow; choose "
+            "32-true or bf16-mixed, or ddp or fsdp as the strategy."
+        )
+
+
 def evaluation_strategy(strategy: str | Strategy) -> str | Strategy:
     """The strategy under which models are evaluated: DeepSpeed has nothing to split but what it trains.
 

@@ -75,7 +75,15 @@ def table(rows):
     for accelerator, name in ROWS.items():
         cells = [_cell([row for row in rows if key_of(row)[:2] == (accelerator, strategy)]) for strategy in COLUMNS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    note = f"{' and '.join(unsplit())} hold one whole copy of the weights on every device, whatever the strategy."
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+def unsplit():
+    """Names of the methods that keep a copy of the weights which no strategy splits."""
+    from supreme import methods
+
+    return [name for name in methods.__all__ if issubclass(getattr(methods, name), methods.SSDDet)]
 
 
 def _cell(rows):

@@ -1,18 +1,26 @@
 """What the strategy decides, as far as one process shows it; several processes: tests/distributed."""
 
 import logging
+import sys
 import warnings
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, XLAStrategy
 from torch import nn
+from torchvision.ops import StochasticDepth
+from transformers import ViTConfig
+from transformers.models.vit.modeling_vit import ViTAttention
 
 from supreme import distributed, strategies
+from supreme.classifier import Recipe
 from supreme.distributed import FSDP2, Frozen, NoStep, hushed, quiet_trainer, resolve_strategy
 from supreme.errors import ConfigError
-from supreme.methods import SCRUB, FineTune
+from supreme.methods import JIT, SCRUB, UNSIR, BadTeacher, FineTune, NegGrad, RandomLabels
+from supreme.models.build import NetworkSpec, build
+from supreme.outline import DrawnWeights, outline
 
 
 def test_pieces_of_whole_parameters():
@@ -66,6 +74,90 @@ def test_sgd_in_one_kernel_is_sgd(dtype):
             optimizer.step()
     torch.testing.assert_close(ours, theirs, rtol=8 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
     assert not torch.equal(ours, start)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", True), ("mps", True), ("cpu", True), ("xla", None)])
+def test_one_kernel_where_torch_has_it(device, expected):
+    there = SimpleNamespace(device=torch.device(device))
+    assert distributed.fused([there, there]) is expected
+    assert distributed.fused([there, SimpleNamespace(device=torch.device("xla"))]) is None
+
+
+OPTIMISERS = {
+    "SGD": lambda network: Recipe("sgd").optimizers(network.parameters(), lambda: 1, 1)["optimizer"],
+    "AdamW": lambda network: Recipe("adamw").optimizers(network.parameters(), lambda: 1, 1)["optimizer"],
+    **{
+        method.__name__: lambda network, method=method: method(network).configure_optimizers()
+        for method in (FineTune, NegGrad, JIT, SCRUB, BadTeacher, RandomLabels, UNSIR)
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_no_optimiser_asks_for_a_kernel_that_a_device_lacks(name):
+    """As on a TPU, where torch raises at the first step of one that does; here on the meta device, which is as bare."""
+    for device, expected in (("cpu", True), ("meta", None)):
+        assert OPTIMISERS[name](nn.Linear(2, 2, device=device)).defaults["fused"] is expected
+
+
+class OnMPS(torch.Tensor):
+    """A tensor that says it is on MPS, where there is no float64."""
+
+    @property
+    def device(self):
+        return torch.device("mps")
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        found = super().__torch_function__(function, types, args, kwargs)
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64")
+        return found
+
+
+def test_norms_on_a_device_without_float64():
+    piece = torch.tensor([3.0, 4.0])
+    assert distributed.whole_norm(piece, piece).dtype == torch.float64
+    with pytest.raises(TypeError):
+        piece.as_subclass(OnMPS).double()
+    assert float(distributed.whole_norm(piece, piece.as_subclass(OnMPS))) == 5.0
+
+
+def test_a_network_is_filled_where_its_shards_lie(tiny, monkeypatch):
+    """While a model is configured, its module is still on the host; a group of GPUs cannot pass on what lies there."""
+    method, given = FineTune(outline(tiny.network, DrawnWeights(tiny.network))), []
+    method._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: 1), "data_parallel": None}
+    method.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    monkeypatch.setattr(distributed, "shard", lambda network, mesh: None)
+    monkeypatch.setattr(distributed, "fill", lambda network, device: given.append((network, device)))
+    method.configure_model()
+    assert method.device.type == "cpu"
+    assert given == [(method.model, torch.device("meta"))]
+
+
+def test_zero_3_gathers_one_tensor_at_a_time(tiny, monkeypatch):
+    """With a stand-in for DeepSpeed: parameters are empty but inside its context."""
+    network, whole, gathered = tiny.network(), {}, []
+
+    @contextmanager
+    def gather(parameters):
+        gathered.append(len(parameters))
+        for parameter in parameters:
+            parameter.data = whole[parameter]
+        yield
+        for parameter in parameters:
+            parameter.data = torch.empty(0)
+
+    monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(zero=SimpleNamespace(GatheredParameters=gather)))
+    expected = {name: value.clone() for name, value in network.state_dict().items()}
+    for number, parameter in enumerate(network.parameters()):
+        whole[parameter], parameter.ds_id = parameter.data, number
+        parameter.data = torch.empty(0)
+    found = distributed.full_state_dict(network)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert not any(value.requires_grad for value in found.values())
+    assert gathered == [1] * len(whole)
 
 
 def test_a_quiet_trainer_profiles_nothing_unless_asked(tiny, fit):
@@ -128,6 +220,41 @@ def test_tensor_parallelism_is_refused(tiny):
     method._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: 2)}
     with pytest.raises(ConfigError, match="tensor parallelism"):
         method.configure_model()
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: nn.Dropout2d(0.1), True),
+        (lambda: nn.AlphaDropout(0.0), False),
+        (lambda: nn.MultiheadAttention(4, 2, dropout=0.1), True),
+        (lambda: nn.MultiheadAttention(4, 2), False),
+        (lambda: nn.LSTM(2, 2, num_layers=2, dropout=0.1), True),
+        (lambda: StochasticDepth(0.2, "row"), True),
+        (lambda: ViTAttention(ViTConfig(attention_probs_dropout_prob=0.1)), True),
+        (lambda: ViTAttention(ViTConfig()), False),
+        (lambda: build(NetworkSpec("ResNet18", {"width": 8}), 3, 0), False),
+    ],
+)
+def test_layers_that_drop_values(make, expected):
+    assert any(distributed.drops(module) for module in make().modules()) is expected
+
+
+@pytest.mark.parametrize(("rate", "processes", "warned"), [(0.5, 2, True), (0.5, 1, False), (0.0, 2, False)])
+def test_dropout_in_several_processes_is_told(rate, processes, warned, recwarn):
+    """Weights depend on the number of processes then; on the first of them, once."""
+    method = FineTune(nn.Sequential(nn.Linear(2, 2), nn.Dropout(rate), nn.Dropout(rate)))
+    method.trainer = SimpleNamespace(world_size=processes, is_global_zero=True)
+    method.place_frozen = lambda: None
+    method.on_fit_start()
+    told = [str(warning.message) for warning in recwarn if "drops values at random" in str(warning.message)]
+    assert told == ["'1' " + text for text in DROPS] * warned
+
+
+DROPS = [
+    "drops values at random in each process on its own, so weights that are trained in 2 processes differ from those "
+    "of one; set its rate to 0 to compare them."
+]
 
 
 def test_frozen_models_follow_the_type_of_the_network(tiny, fit):

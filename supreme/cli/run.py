@@ -1,5 +1,6 @@
 """``supreme run``: does what a plan asks for and is not there yet, and shows the tables."""
 
+import importlib
 import os
 import platform
 import sys
@@ -34,6 +35,8 @@ examples:
   supreme run plan.yaml --launcher slurm --slurm.partition gpu --slurm.gpus_per_node 1 --slurm.max_concurrent 12
 """
 
+_OF_LAUNCHERS = ("LOCAL_RANK", "TORCHELASTIC_", "SLURM_", "LSB_", "OMPI_", "PMI")  # how their variables begin
+
 
 def main(command: str, words: Sequence[str]) -> int:
     """Run a plan.
@@ -55,7 +58,8 @@ def main(command: str, words: Sequence[str]) -> int:
         plan = replace(plan, output=Path(given.output))
     if given.workers is not None and given.workers < 1:
         raise ConfigError(f"Expected at least one worker, got {given.workers}.")
-    _check_alone(plan)
+    if not given.dry_run:
+        _check_alone()
     plan = recall(plan, Store(plan.output)) if given.dry_run else pin(plan)
     runs = select(plan.runs(), given.only)
     forced = select_stages(runs, given.force) if given.force else set()
@@ -139,12 +143,18 @@ def _settings(plan: Plan) -> Iterator[str]:
         yield f"preset: {preset.label}; 'presets: false' in the plan leaves it out"
 
 
-def _check_alone(plan: Plan) -> None:
+def _check_alone() -> None:
     """Refuse to be one of several ranks: they would wait for each other in the stages that each of them begins."""
-    if processes(plan.trainer) > 1 and "LOCAL_RANK" in os.environ:
+    if not any(name.startswith(_OF_LAUNCHERS) for name in os.environ):
+        return  # without torch, which the next line imports
+    try:
+        launched: bool = importlib.import_module("supreme.ranks").launched()
+    except RuntimeError:
+        launched = True  # Lightning refuses srun's number of tasks, which is above 1 then
+    if launched:
         raise ConfigError(
-            "supreme run starts the processes of a stage itself; start it once, without torchrun, or on several "
-            "machines with --launcher slurm."
+            "supreme run starts the processes of a stage itself; start it once, without torchrun, srun or mpirun, or "
+            "on several machines with --launcher slurm."
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supreme.batch import Batch, ForgetRequest, Phase, Samples
-from supreme.distributed import Frozen
+from supreme.distributed import Frozen, fused
 from supreme.errors import ConfigError
 from supreme.functional.distillation import two_teachers
 from supreme.methods.base import UnlearningMethod, check_positive
@@ -104,7 +104,7 @@ class BadTeacher(UnlearningMethod):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without weight decay."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.lr, fused=True)
+        return torch.optim.Adam(self.model.parameters(), lr=self.lr, fused=fused(self.model.parameters()))
 
     def _forget_and_drawn(self, samples: Samples) -> Tensor:
         retain = samples.index[~samples.forget]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from supreme.batch import Batch, ForgetRequest, Phase
+from supreme.distributed import fused
 from supreme.errors import ConfigError
 from supreme.methods.base import UnlearningMethod, check_positive
 from supreme.seeding import derive, uniform
@@ -106,4 +107,4 @@ class RandomLabels(UnlearningMethod):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without weight decay."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.lr, fused=True)
+        return torch.optim.Adam(self.model.parameters(), lr=self.lr, fused=fused(self.model.parameters()))

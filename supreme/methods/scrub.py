@@ -9,7 +9,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from supreme.batch import Batch, ForgetRequest, Phase
-from supreme.distributed import Frozen, add_to_gradient, local_piece, local_weight, loss_scale, pieces, sgd, whole_norm
+from supreme.distributed import (
+    Frozen,
+    add_to_gradient,
+    fused,
+    local_piece,
+    local_weight,
+    loss_scale,
+    pieces,
+    sgd,
+    whole_norm,
+)
 from supreme.errors import ConfigError
 from supreme.functional.classification import cross_entropy
 from supreme.functional.scrub import scrub_forget, scrub_retain
@@ -192,9 +202,9 @@ class SCRUB(UnlearningMethod):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam or SGD, one for both kinds of pass."""
-        weights, weight_decay = self.model.parameters(), self.weight_decay
+        weights, weight_decay = list(self.model.parameters()), self.weight_decay
         if self.optimizer_name == "sgd":
             self._optimizer = sgd(weights, self.lr, self.momentum, weight_decay, RestingSGD)
         else:
-            self._optimizer = RestingAdam(weights, lr=self.lr, weight_decay=weight_decay, fused=True)
+            self._optimizer = RestingAdam(weights, lr=self.lr, weight_decay=weight_decay, fused=fused(weights))
         return self._optimizer

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from supreme.batch import ForgetRequest, Part, Phase
 from supreme.distributed import (
     NoStep,
+    all_sum,
+    check_gradients,
     local_gradient,
     local_piece,
     local_weight,
@@ -18,7 +21,7 @@ from supreme.distributed import (
     set_weight,
     whole_piece,
 )
-from supreme.errors import ConfigError
+from supreme.errors import ConfigError, DataError
 from supreme.functional.dampening import dampen
 from supreme.methods.base import UnlearningMethod, check_positive
 
@@ -45,7 +48,8 @@ class SSD(UnlearningMethod):
 
     Raises:
         ConfigError: if ``selection_weight`` <= 0, ``dampening`` < 0, ``batch_size`` < 1, or ``full_importance`` does
-            not fit the network.
+            not fit the network; in 16-mixed under DeepSpeed.
+        DataError: if an importance is infinite or no number.
 
     Needs: D_f, D_r and labels; one forward and backward pass over D and D_f.
 
@@ -117,6 +121,11 @@ class SSD(UnlearningMethod):
         """No weight moves by gradient."""
         return NoStep(self.model.parameters())
 
+    def check(self, request: ForgetRequest, trainer: Trainer) -> None:
+        """As every method; refuses a strategy whose gradients overflow too."""
+        super().check(request, trainer)
+        check_gradients(type(self).__name__, trainer)
+
     def prepare(self, request: ForgetRequest) -> None:
         """Start from empty importances; check those that are given."""
         self.importances, self._batches = {}, 0
@@ -157,10 +166,28 @@ class SSD(UnlearningMethod):
                 sums[name].add_(gradient.abs())
 
     def end_phase(self, phase: int) -> None:
-        """Turn the sum over batches into a mean."""
-        for value in self.importances[self.phases[phase].data].values():
+        """Turn the sum over batches into a mean.
+
+        Raises:
+            DataError: if an importance is infinite or no number.
+        """
+        part = self.phases[phase].data
+        for value in self.importances[part].values():
             value.div_(self._batches)
         self._batches = 0
+        self._check_finite(part)
+
+    def _check_finite(self, part: Part) -> None:
+        """Refuse importances that overflowed; together with the other ranks, which hold other pieces."""
+        bad = torch.zeros((), dtype=torch.int64, device=self.device)
+        for value in self.importances[part].values():
+            bad += value.numel() - value.isfinite().sum()
+        if all_sum(bad):
+            raise DataError(
+                f"Expected finite importances, but {type(self).__name__} found weights whose gradients on the {part} "
+                "set are infinite or no number; look at the images and the loss of M_o there, or choose a wider "
+                "precision."
+            )
 
     def finish(self) -> None:
         """Dampen the selected weights, piece by piece."""

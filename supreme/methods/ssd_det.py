@@ -136,6 +136,7 @@ class SSDDet(SSD):
         for name, parameter in pieces(self.model):
             value = sums[name] if is_split(parameter) else all_sum(sums[name])
             sums[name] = (value / self._rows[part]).to(torch.promote_types(parameter.dtype, torch.float32))
+        self._check_finite(part)
 
     def finish(self) -> None:
         """Dampen the selected weights and let go of the copy; warn if none was selected."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from supreme.batch import Batch, ForgetRequest, Phase, Samples
-from supreme.distributed import add_to_gradient, all_sum, local_gradient, loss_scale, pieces, world_size
+from supreme.distributed import add_to_gradient, all_sum, fused, local_gradient, loss_scale, pieces, world_size
 from supreme.errors import ConfigError
 from supreme.methods.base import UnlearningMethod, check_positive
 from supreme.seeding import generator
@@ -160,7 +160,7 @@ class UNSIR(UnlearningMethod):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without weight decay; impair and repair each start afresh."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.lr, fused=True)
+        return torch.optim.Adam(self.model.parameters(), lr=self.lr, fused=fused(self.model.parameters()))
 
     def _noise_like(self, image: Tensor) -> Tensor:
         if self.noise.numel() == 0:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from supreme.__main__ import main
+from supreme.cli import run as run_command
 from supreme.models.build import NetworkSpec, build
 from supreme.models.stored import save_model
 from supreme.testing.processes import free_port, in_processes
@@ -173,14 +174,31 @@ def test_a_failing_rank_ends_the_command_and_is_recorded(tmp_path, rank):
     assert (record["error"]["message"], record["error"]["rank"]) == ("this rank has had enough", rank)
 
 
-def test_a_plan_of_several_devices_is_not_started_by_torchrun(tmp_path, monkeypatch, capsys):
+LAUNCHERS = {
+    "torchrun": {"LOCAL_RANK": "0", "WORLD_SIZE": "2"},
+    "srun": {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "mine"},
+    "srun by node": {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "mine"},
+}
+
+
+@pytest.mark.parametrize("devices", ["1", "2", "auto"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_plan_is_not_started_by_a_launcher(tmp_path, monkeypatch, capsys, launcher, devices):
     plan = tmp_path / "plan.yaml"
     lists = "datasets: [Digits]\nmodels: [ResNet18]\nmethods: [SSD]\nscenarios: [{class_path: FullClass, targets: [3]}]"
-    plan.write_text(f"{lists}\noutput: {tmp_path / 'out'}\ntrainer: {{accelerator: cpu, devices: 2, strategy: ddp}}\n")
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    trainer = f"{{accelerator: cpu, devices: {devices}, strategy: ddp}}"
+    plan.write_text(f"{lists}\noutput: {tmp_path / 'out'}\ntrainer: {trainer}\n")
+    for name, value in LAUNCHERS[launcher].items():
+        monkeypatch.setenv(name, value)
     assert main(["run", str(plan)]) == 2
-    assert "start it once, without torchrun" in capsys.readouterr().err
+    assert "start it once, without torchrun, srun or mpirun" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert main(["run", str(plan), "--dry_run"]) == 0
+
+
+def test_a_job_of_one_task_is_alone(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    run_command._check_alone()
 
 
 @pytest.mark.parametrize(
