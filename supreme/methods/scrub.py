@@ -14,6 +14,7 @@ from supreme.errors import ConfigError
 from supreme.functional.classification import cross_entropy
 from supreme.functional.scrub import scrub_forget, scrub_retain
 from supreme.methods.base import UnlearningMethod, check_positive
+from supreme.methods.remembered import Remembered
 from supreme.methods.rewind import RestingAdam, RestingSGD, Rewind, check_reference
 
 
@@ -59,8 +60,9 @@ class SCRUB(UnlearningMethod):
             chosen ``epoch``, from 1.
 
     Needs: D_f (its labels to rewind only), D_r and labels. Under DDP and DeepSpeed every rank holds the teacher whole;
-    FSDP2 shards it. A rewind adds one forward and backward pass over D_f per epoch; each rank keeps its pieces of the
-    weights of all epochs in host memory, with ``reference_error`` of the nearest one only.
+    FSDP2 shards it. Its logits are kept from the first pass over each set, so that it sees every sample once. A rewind
+    adds one forward and backward pass over D_f per epoch; each rank keeps its pieces of the weights of all epochs in
+    host memory, with ``reference_error`` of the nearest one only.
 
     Reference: Kurmanji, Triantafillou, Hayes, Triantafillou 2023, arXiv:2302.09880, equations 3 and 4.
 
@@ -108,6 +110,7 @@ class SCRUB(UnlearningMethod):
         self.rewind: Rewind | None = None
         self._optimizer: RestingAdam | RestingSGD | None = None
         self.teacher: Frozen | None = None
+        self._remembered: Remembered | None = None
         self._start: dict[str, Tensor] = {}
 
     @property
@@ -130,6 +133,7 @@ class SCRUB(UnlearningMethod):
     def prepare(self, request: ForgetRequest) -> None:
         """Freeze the teacher."""
         self.teacher = Frozen(copy.deepcopy(self.model))
+        self._remembered = Remembered(self.teacher, request)
         if self._rewinds:
             self.rewind = Rewind(request.num_classes, self.reference_error, self.validation)
 
@@ -146,7 +150,7 @@ class SCRUB(UnlearningMethod):
             self._optimizer.resting = self._measures()
 
     def _measures(self) -> bool:
-        return self._rewinds and self.phases[self._phase].mode == "eval"
+        return self._rewinds and self._plan[self._phase].mode == "eval"
 
     def _check_start(self, resumed: bool) -> None:
         if resumed and self._rewinds:
@@ -158,16 +162,22 @@ class SCRUB(UnlearningMethod):
 
     def loss(self, batch: Batch) -> Tensor:
         """-KD on D_f, gamma CE + alpha KD on D_r; float (n,)."""
-        if self.teacher is None:
+        if self._remembered is None:
             raise RuntimeError("the teacher exists once the method has been set up")
         student = self.model(batch.image)
         if self.rewind is not None and self._measures():
             self.rewind.count(student.detach(), batch.target, batch.weight)
             return cross_entropy(student, batch.target)  # its gradient is dropped
-        teacher = self.teacher(batch.image)
-        if self.phases[batch.step.phase].data == "forget":
+        part = self._plan[batch.step.phase].data
+        teacher = self._remembered(batch, part)
+        if part == "forget":
             return scrub_forget(student, teacher, self.temperature)
         return scrub_retain(student, teacher, batch.target, self.gamma, self.alpha, self.temperature)
+
+    def release(self) -> None:
+        """Let go of the teacher's logits too."""
+        super().release()
+        self._remembered = None
 
     def end_phase(self, phase: int) -> None:
         """Keep the weights of the epoch, to rewind."""

@@ -142,7 +142,7 @@ class SSD(UnlearningMethod):
 
     def on_after_backward(self) -> None:
         """Add the batch's squared (or absolute) gradient to the importances of its set."""
-        sums = self.importances.setdefault(self.phases[self._phase].data, {})
+        sums = self.importances.setdefault(self._plan[self._phase].data, {})
         scale = loss_scale(self)
         self._batches += 1
         for name, parameter in pieces(self.model):
@@ -158,7 +158,7 @@ class SSD(UnlearningMethod):
 
     def end_phase(self, phase: int) -> None:
         """Turn the sum over batches into a mean."""
-        for value in self.importances[self.phases[phase].data].values():
+        for value in self.importances[self._plan[phase].data].values():
             value.div_(self._batches)
         self._batches = 0
 
