@@ -193,12 +193,13 @@ class SCRUB(UnlearningMethod):
         """Add the gradient of the smoothing term: (theta - theta_o) / ||theta - theta_o||, 0 where that is 0 / 0."""
         if self._measures():
             return
+        scale = loss_scale(self)
         for name, start in self._start.items():
             parameter = self.model.get_parameter(name)
             difference = local_weight(parameter) - start
             norm = whole_norm(parameter, difference)
-            if norm > 0:
-                add_to_gradient(parameter, difference * (self.smoothing * loss_scale(self) / norm).to(difference.dtype))
+            factor = torch.where(norm > 0, self.smoothing * scale / norm, 0.0)
+            add_to_gradient(parameter, difference * factor.to(difference.dtype))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam or SGD, one for both kinds of pass."""
