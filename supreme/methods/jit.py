@@ -119,9 +119,9 @@ class JIT(UnlearningMethod):
 
         How many follows from the rows of the global batch, so that all ranks call a sharded network equally often.
         """
-        chunks = copies.split(max(1, ROWS * world_size() // size))
+        chunks = torch.split(copies, max(1, ROWS * world_size() // size))
         logits = [self.model(laid_out_as(chunk.flatten(0, 1), image)) for chunk in chunks]
-        return torch.cat(logits).unflatten(0, copies.shape[:2])
+        return torch.cat(logits).reshape(*copies.shape[:2], -1)
 
     def _noise(self, batch: Batch, copy: int) -> Tensor:
         """Standard-normal draws for one noisy copy of each row, shaped as the images."""
