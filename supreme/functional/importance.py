@@ -1,5 +1,6 @@
 """How much each weight matters: sums over samples of the magnitude of the sample's own gradient."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -9,7 +10,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
-GRADIENT_BYTES = {"cpu": 2**26, "other": 2**32}  # what the gradients of one chunk may take
+GRADIENT_BYTES = {"cpu": 2**26, "other": 2**32}  # what the gradients of one chunk may take, but on CUDA
+CUDA_SHARE = 1 / 32  # of the memory of a CUDA device, likewise
 ROWS = {"cpu": (8, 128), "other": (2, 128)}  # samples of one chunk: where it begins to pay, and at most
 PIXELS = {"cpu": 2**19, "other": 2**25}  # values of the images of one chunk, beyond 16 samples
 SUMMED = 16  # samples that go one by one before their sum is added up in float64
@@ -21,8 +23,9 @@ class SampleGradientSums:
 
     Each sample passes through the network as a batch of one, so that the result depends neither on the batches nor on
     their order. Samples are vectorised (``torch.func``), some at a time. A network that cannot be (control flow that
-    depends on values, some operations in place) is run sample by sample, with the same numbers; so is a large one on a
-    CPU, where that is faster. Gradients are summed in float64 where the device has it.
+    depends on values, some operations in place) is run sample by sample, with the same numbers and a warning; so is,
+    without one, a large network on a CPU, where that is faster. Gradients are summed in float64 where the device has
+    it.
 
     Args:
         network: in evaluation mode, without hooks of a strategy; its weights stay.
@@ -84,8 +87,14 @@ class SampleGradientSums:
                 raise
             self._rows = max(1, len(images) // 2)
             self.vectorised = self._rows > 1
-        except Exception:
+        except Exception as error:
             self.vectorised = False  # what is wrong with the network itself comes up again, sample by sample
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            warnings.warn(
+                f"Gradients are computed sample by sample, which takes longer, because {type(self.network).__name__} "
+                f"cannot be vectorised with torch.func.vmap: {reason}",
+                stacklevel=2,
+            )
         return None
 
     def _together(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -139,8 +148,10 @@ def fitting_rows(network: nn.Module, pixels: int = 1) -> int:
         pixels: values of one image, which stand for what the layers keep of it.
 
     Returns:
-        8 to 128 on a CPU, 2 to 128 elsewhere, and 1 where fewer fit and nothing is gained. It depends on nothing but
-        the network, the images and the kind of device, so that a repeated run has the same chunks.
+        8 to 128 on a CPU, 2 to 128 elsewhere, and 1 where fewer fit and nothing is gained. Their gradients take at most
+        64 MiB on a CPU, beyond which one by one is faster, a 32nd of the device's memory on CUDA, and 4 GiB elsewhere.
+        It depends on nothing but the network, the images and the model of the device, not on what else lies in its
+        memory, so that a repeated run has the same chunks.
 
     Example:
         >>> fitting_rows(nn.Linear(2, 2)), fitting_rows(nn.Linear(10000, 10000, device="meta"))
@@ -150,7 +161,17 @@ def fitting_rows(network: nn.Module, pixels: int = 1) -> int:
     """
     learnt = [p for p in network.parameters() if p.requires_grad]
     size = sum(p.numel() * p.element_size() for p in learnt)
-    kind = "cpu" if learnt and learnt[0].device.type == "cpu" else "other"
-    fewest, most = ROWS[kind]
-    fitting = min(most, GRADIENT_BYTES[kind] // max(1, size), max(16, PIXELS[kind] // pixels))
+    device = learnt[0].device if learnt else torch.device("meta")
+    fewest, most = ROWS[_kind(device)]
+    fitting = min(most, _gradient_bytes(device) // max(1, size), max(16, PIXELS[_kind(device)] // pixels))
     return fitting if fitting >= fewest else 1
+
+
+def _gradient_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)
+    return GRADIENT_BYTES[_kind(device)]
+
+
+def _kind(device: torch.device) -> str:
+    return "cpu" if device.type == "cpu" else "other"

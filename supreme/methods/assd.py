@@ -86,7 +86,7 @@ class ASSD(SSD):
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """As ever; counts the samples of each set."""
-        part = self.phases[batch.step.phase].data
+        part = self._plan[batch.step.phase].data
         self._rows[part] = self._rows.get(part, 0) + batch.step.size
         return super().training_step(batch, batch_idx)
 

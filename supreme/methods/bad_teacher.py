@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from supreme.batch import Batch, ForgetRequest, Phase, Samples
-from supreme.distributed import Frozen, fused
+from supreme.distributed import Frozen, fused, is_split
 from supreme.errors import ConfigError
 from supreme.functional.distillation import two_teachers
 from supreme.methods.base import UnlearningMethod, check_positive
@@ -37,7 +37,8 @@ class BadTeacher(UnlearningMethod):
     Raises:
         ConfigError: if an argument is outside its range, or a parameter of the network cannot be initialised anew.
 
-    Needs: D_f and D_r, no labels. Under DDP and DeepSpeed every rank holds both teachers whole; FSDP2 shards them.
+    Needs: D_f and D_r, no labels. Each row passes through the teacher that it follows. Under DDP and DeepSpeed every
+    rank holds both teachers whole; FSDP2 shards them, and each row passes through both.
 
     Reference: Chundawat, Tarun, Mandal, Kankanhalli 2023, arXiv:2205.08096, equation 3.
 
@@ -98,8 +99,10 @@ class BadTeacher(UnlearningMethod):
         if self.competent is None or self.incompetent is None:
             raise RuntimeError("the teachers exist once the method has been set up")
         student = self.model(batch.image)
-        teachers = self.competent(batch.image), self.incompetent(batch.image)
-        losses = two_teachers(student, *teachers, batch.forget, self.temperature)
+        rows = [wanted.nonzero().flatten() for wanted in (~batch.forget, batch.forget)]
+        pairs = zip((self.competent, self.incompetent), rows, strict=True)
+        competent, incompetent = (_logits(teacher, batch.image, wanted, student.detach()) for teacher, wanted in pairs)
+        losses = two_teachers(student, competent, incompetent, batch.forget, self.temperature)
         return losses / student.shape[1] if self.reduction == "published" else losses
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -119,3 +122,11 @@ class BadTeacher(UnlearningMethod):
                     "Expected retain_indices to be positions of D_r in D, each once; D_f is served anyway."
                 )
         return torch.cat([samples.index[samples.forget], drawn]).sort().values
+
+
+def _logits(teacher: Frozen, images: Tensor, rows: Tensor, like: Tensor) -> Tensor:
+    """Logits (n, K), 0 in rows that are not wanted; of a sharded teacher all rows, because every rank has to call."""
+    if any(map(is_split, teacher.model.parameters())):
+        return teacher(images)
+    logits = torch.zeros_like(like)
+    return logits.index_copy(0, rows, teacher(images[rows]).to(like.dtype)) if len(rows) else logits

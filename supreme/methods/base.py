@@ -85,12 +85,13 @@ class UnlearningMethod(DistributedModule):
         self.request: ForgetRequest | None = None
         self.finished = False
         self._phase = -1
+        self._plan: Sequence[Phase] = ()  # the phases of this fit
 
     # --- what a subclass writes
 
     @property
     def phases(self) -> Sequence[Phase]:
-        """All phases of the work, in order."""
+        """All phases of the work, in order; a fit reads them once :meth:`prepare` has run."""
         raise NotImplementedError(f"{type(self).__name__} has to declare its phases")
 
     def loss(self, batch: Batch) -> Tensor:
@@ -133,6 +134,7 @@ class UnlearningMethod(DistributedModule):
         self.request, self._phase = request, -1
         self.finished = not self.phases
         self.prepare(request)
+        self._plan = list(self.phases)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Enter the next phase: mode, learning rate and state of the optimiser."""
@@ -143,7 +145,7 @@ class UnlearningMethod(DistributedModule):
         if self._phase < 0:
             self._check_start(resumed or batch.step.phase > 0)
         self._phase = batch.step.phase
-        phase = self.phases[self._phase]
+        phase = self._plan[self._phase]
         self.model.train(phase.mode == "train")
         optimizer = self.trainer.optimizers[0]
         if phase.lr is not None:
@@ -154,7 +156,7 @@ class UnlearningMethod(DistributedModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         """Loss of the global batch, this rank's part."""
-        phase = self.phases[batch.step.phase]
+        phase = self._plan[batch.step.phase]
         with torch.autocast(self.device.type, enabled=False) if phase.full_precision else nullcontext():
             return self.mean_loss(self.loss(batch), batch)
 
@@ -244,6 +246,22 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise ConfigError(f"Expected {name} > 0, got {value}.")
+
+
+def laid_out_as(values: Tensor, image: Tensor) -> Tensor:
+    """Images made from others, in the layout in memory that the others have: channels last or not.
+
+    Args:
+        values: float (m, C, H, W).
+        image: float (n, C, H, W).
+
+    Example:
+        >>> image = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
+        >>> laid_out_as(torch.zeros(5, 3, 4, 4), image).stride()
+        (48, 1, 12, 3)
+    """
+    last = image.dim() == 4 and image.is_contiguous(memory_format=torch.channels_last)
+    return values.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def fresh_optimizer(optimizer: Any) -> None:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from supreme.batch import Batch, ForgetRequest, Phase
-from supreme.distributed import all_extremes, sgd
+from supreme.distributed import all_extremes, sgd, world_size
 from supreme.errors import ConfigError
 from supreme.functional.lipschitz import lipschitz_ratio, perturb
-from supreme.methods.base import UnlearningMethod, check_positive
+from supreme.methods.base import UnlearningMethod, check_positive, laid_out_as
 from supreme.seeding import derive, uniform
+
+ROWS = 256  # noisy copies that pass through the network together, about
 
 
 class JIT(UnlearningMethod):
@@ -100,12 +102,26 @@ class JIT(UnlearningMethod):
         image = batch.image
         wide = torch.promote_types(image.dtype, torch.float32)
         low, high = all_extremes(image.amin().to(wide), image.amax().to(wide))
-        copies = [perturb(image, self._noise(batch, k), self.noise_std, low, high) for k in range(self.n_samples)]
-        self.model.eval()
+        noise = torch.stack([self._noise(batch, k) for k in range(self.n_samples)])
+        copies = perturb(image, noise, self.noise_std, low, high)
+        self._enter("eval")
         with torch.no_grad() if self.detach else nullcontext():
-            moved = torch.stack([self.model(copy) for copy in copies])
-        self.model.train(self.mode == "train")
-        return lipschitz_ratio(self.model(image), moved, image, torch.stack(copies)).mean(dim=0)
+            moved = self._logits(copies, image, batch.step.size)
+        self._enter(self.mode)
+        return lipschitz_ratio(self.model(image), moved, image, copies).mean(dim=0)
+
+    def _enter(self, mode: str) -> None:
+        if self.model.training != (mode == "train"):
+            self.model.train(mode == "train")
+
+    def _logits(self, copies: Tensor, image: Tensor, size: int) -> Tensor:
+        """Logits (S, n, K) of noisy copies (S, n, C, H, W), some copies at a time.
+
+        How many follows from the rows of the global batch, so that all ranks call a sharded network equally often.
+        """
+        chunks = torch.split(copies, max(1, ROWS * world_size() // size))
+        logits = [self.model(laid_out_as(chunk.flatten(0, 1), image)) for chunk in chunks]
+        return torch.cat(logits).reshape(*copies.shape[:2], -1)
 
     def _noise(self, batch: Batch, copy: int) -> Tensor:
         """Standard-normal draws for one noisy copy of each row, shaped as the images."""

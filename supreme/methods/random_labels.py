@@ -59,6 +59,7 @@ class RandomLabels(UnlearningMethod):
         check_positive(epochs=epochs, lr=lr)
         self.epochs, self.lr, self.batch_size = epochs, lr, batch_size
         self.labels = None if labels is None else torch.as_tensor(labels)
+        self._left: Tensor | None = None  # the classes that may be drawn for a class request
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -68,6 +69,7 @@ class RandomLabels(UnlearningMethod):
     def prepare(self, request: ForgetRequest) -> None:
         """Check the given labels, or that there is a class to draw."""
         classes, count = request.num_classes, len(request.forget_index)
+        self._left = None
         if self.labels is None:
             if len(request.forget_classes or (0,)) >= classes:
                 raise ConfigError(f"RandomLabels has no class left to draw: {classes} classes, all to be forgotten.")
@@ -102,8 +104,10 @@ class RandomLabels(UnlearningMethod):
         if self.request.forget_classes is None:
             label = (draw * (self.request.num_classes - 1)).long()
             return label + (label >= target).long()
-        left = [k for k in range(self.request.num_classes) if k not in self.request.forget_classes]
-        return torch.tensor(left, device=index.device)[(draw * len(left)).long()]
+        if self._left is None or self._left.device != index.device:
+            left = [k for k in range(self.request.num_classes) if k not in self.request.forget_classes]
+            self._left = torch.tensor(left, device=index.device)
+        return self._left[(draw * len(self._left)).long()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without weight decay."""

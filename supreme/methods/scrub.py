@@ -24,6 +24,7 @@ from supreme.errors import ConfigError
 from supreme.functional.classification import cross_entropy
 from supreme.functional.scrub import scrub_forget, scrub_retain
 from supreme.methods.base import UnlearningMethod, check_positive
+from supreme.methods.remembered import Remembered
 from supreme.methods.rewind import RestingAdam, RestingSGD, Rewind, check_reference
 
 
@@ -69,8 +70,9 @@ class SCRUB(UnlearningMethod):
             chosen ``epoch``, from 1.
 
     Needs: D_f (its labels to rewind only), D_r and labels. Under DDP and DeepSpeed every rank holds the teacher whole;
-    FSDP2 shards it. A rewind adds one forward and backward pass over D_f per epoch; each rank keeps its pieces of the
-    weights of all epochs in host memory, with ``reference_error`` of the nearest one only.
+    FSDP2 shards it. Its logits are kept from the first pass over each set, so that it sees every sample once. A rewind
+    adds one forward and backward pass over D_f per epoch; each rank keeps its pieces of the weights of all epochs in
+    host memory, with ``reference_error`` of the nearest one only.
 
     Reference: Kurmanji, Triantafillou, Hayes, Triantafillou 2023, arXiv:2302.09880, equations 3 and 4.
 
@@ -118,6 +120,7 @@ class SCRUB(UnlearningMethod):
         self.rewind: Rewind | None = None
         self._optimizer: RestingAdam | RestingSGD | None = None
         self.teacher: Frozen | None = None
+        self._remembered: Remembered | None = None
         self._start: dict[str, Tensor] = {}
 
     @property
@@ -140,6 +143,7 @@ class SCRUB(UnlearningMethod):
     def prepare(self, request: ForgetRequest) -> None:
         """Freeze the teacher."""
         self.teacher = Frozen(copy.deepcopy(self.model))
+        self._remembered = Remembered(self.teacher, request)
         if self._rewinds:
             self.rewind = Rewind(request.num_classes, self.reference_error, self.validation)
 
@@ -156,7 +160,7 @@ class SCRUB(UnlearningMethod):
             self._optimizer.resting = self._measures()
 
     def _measures(self) -> bool:
-        return self._rewinds and self.phases[self._phase].mode == "eval"
+        return self._rewinds and self._plan[self._phase].mode == "eval"
 
     def _check_start(self, resumed: bool) -> None:
         if resumed and self._rewinds:
@@ -168,16 +172,22 @@ class SCRUB(UnlearningMethod):
 
     def loss(self, batch: Batch) -> Tensor:
         """-KD on D_f, gamma CE + alpha KD on D_r; float (n,)."""
-        if self.teacher is None:
+        if self._remembered is None:
             raise RuntimeError("the teacher exists once the method has been set up")
         student = self.model(batch.image)
         if self.rewind is not None and self._measures():
             self.rewind.count(student.detach(), batch.target, batch.weight)
             return cross_entropy(student, batch.target)  # its gradient is dropped
-        teacher = self.teacher(batch.image)
-        if self.phases[batch.step.phase].data == "forget":
+        part = self._plan[batch.step.phase].data
+        teacher = self._remembered(batch, part)
+        if part == "forget":
             return scrub_forget(student, teacher, self.temperature)
         return scrub_retain(student, teacher, batch.target, self.gamma, self.alpha, self.temperature)
+
+    def release(self) -> None:
+        """Let go of the teacher's logits too."""
+        super().release()
+        self._remembered = None
 
     def end_phase(self, phase: int) -> None:
         """Keep the weights of the epoch, to rewind."""
@@ -193,12 +203,13 @@ class SCRUB(UnlearningMethod):
         """Add the gradient of the smoothing term: (theta - theta_o) / ||theta - theta_o||, 0 where that is 0 / 0."""
         if self._measures():
             return
+        scale = loss_scale(self)
         for name, start in self._start.items():
             parameter = self.model.get_parameter(name)
             difference = local_weight(parameter) - start
             norm = whole_norm(parameter, difference)
-            if norm > 0:
-                add_to_gradient(parameter, difference * (self.smoothing * loss_scale(self) / norm).to(difference.dtype))
+            factor = torch.where(norm > 0, self.smoothing * scale / norm, 0.0)
+            add_to_gradient(parameter, difference * factor.to(difference.dtype))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam or SGD, one for both kinds of pass."""

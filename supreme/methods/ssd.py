@@ -151,7 +151,7 @@ class SSD(UnlearningMethod):
 
     def on_after_backward(self) -> None:
         """Add the batch's squared (or absolute) gradient to the importances of its set."""
-        sums = self.importances.setdefault(self.phases[self._phase].data, {})
+        sums = self.importances.setdefault(self._plan[self._phase].data, {})
         scale = loss_scale(self)
         self._batches += 1
         for name, parameter in pieces(self.model):
@@ -171,7 +171,7 @@ class SSD(UnlearningMethod):
         Raises:
             DataError: if an importance is infinite or no number.
         """
-        part = self.phases[phase].data
+        part = self._plan[phase].data
         for value in self.importances[part].values():
             value.div_(self._batches)
         self._batches = 0

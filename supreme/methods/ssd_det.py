@@ -114,7 +114,7 @@ class SSDDet(SSD):
 
     def _add(self, batch: Batch) -> None:
         assert self._gradients is not None
-        part, real = self.phases[batch.step.phase].data, batch.weight > 0
+        part, real = self._plan[batch.step.phase].data, batch.weight > 0
         sums = self.importances.setdefault(part, {})
         found = self._gradients(batch.image[real], batch.target[real])
         for name, parameter in pieces(self.model):
@@ -131,7 +131,7 @@ class SSDDet(SSD):
 
     def end_phase(self, phase: int) -> None:
         """Turn the sum over samples into a mean."""
-        part = self.phases[phase].data
+        part = self._plan[phase].data
         sums = self.importances[part]
         for name, parameter in pieces(self.model):
             value = sums[name] if is_split(parameter) else all_sum(sums[name])

@@ -8,9 +8,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from supreme.batch import Batch, ForgetRequest, Phase, Samples
-from supreme.distributed import add_to_gradient, all_sum, fused, local_gradient, loss_scale, pieces, world_size
+from supreme.distributed import (
+    add_to_gradient,
+    all_sum,
+    fused,
+    is_split,
+    local_gradient,
+    loss_scale,
+    pieces,
+    world_size,
+)
 from supreme.errors import ConfigError
-from supreme.methods.base import UnlearningMethod, check_positive
+from supreme.methods.base import UnlearningMethod, check_positive, laid_out_as
 from supreme.seeding import generator
 
 
@@ -94,6 +103,8 @@ class UNSIR(UnlearningMethod):
         self._noise_optimizer: torch.optim.Optimizer | None = None
         self.leak_noise_gradients = leak_noise_gradients
         self._leak: dict[str, Tensor] = {}
+        self._classes: Tensor | None = None  # of each noise image
+        self._still: list[nn.Parameter] = []  # weights of which no gradients are computed for now
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -117,7 +128,30 @@ class UNSIR(UnlearningMethod):
 
     def prepare(self, request: ForgetRequest) -> None:
         """Forget the noise of an earlier run."""
-        self.noise, self._noise_optimizer, self._leak = torch.empty(0), None, {}
+        self.noise, self._noise_optimizer, self._leak, self._classes = torch.empty(0), None, {}, None
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Enter the next phase; one device alone computes no gradients of the weights in phase 0."""
+        entered = batch.step.phase != self._phase
+        super().on_train_batch_start(batch, batch_idx)
+        if entered:
+            self._hold_weights(batch.step.phase == 0 and not self.leak_noise_gradients and self._alone())
+
+    def _alone(self) -> bool:
+        """Whether nothing waits for gradients of the weights: no wrapper, no shards, no scaler of 16-mixed."""
+        split = any(is_split(parameter) for _, parameter in pieces(self.model))
+        return self.trainer.model is self and loss_scale(self) == 1 and not split
+
+    def _hold_weights(self, hold: bool) -> None:
+        for parameter in self._still:
+            parameter.requires_grad_(True)
+        self._still = [parameter for _, parameter in pieces(self.model)] if hold else []
+        for parameter in self._still:
+            parameter.requires_grad_(False)
+
+    def finish(self) -> None:
+        """Let weights learn again after a trial run, which ends in phase 0."""
+        self._hold_weights(False)
 
     def loss(self, batch: Batch) -> Tensor:
         """Loss of each row, float (n,): of the noise in phase 0, cross-entropy afterwards."""
@@ -125,13 +159,13 @@ class UNSIR(UnlearningMethod):
         image, target = batch.image, batch.target
         if batch.step.phase < 2:
             noise = self._noise_like(image)[row]
-            image = torch.where(made[:, None, None, None], noise, image)
+            image = laid_out_as(torch.where(made[:, None, None, None], noise, image), image)
             target = torch.where(made, self._noise_classes(image.device)[row], target)
         losses = functional.cross_entropy(self.model(image), target, reduction="none")
         return self.noise_penalty * image.square().sum(dim=(1, 2, 3)) - losses if batch.step.phase == 0 else losses
 
     def on_after_backward(self) -> None:
-        """Step the noise; the network's gradients are dropped or kept for the leak, as its learning rate is 0 here."""
+        """Step the noise; gradients of the weights, if any, are dropped or kept for the leak: their rate is 0 here."""
         if self.leak_noise_gradients:
             self._pass_on_gradients()
         if self._phase != 0 or self._noise_optimizer is None:
@@ -175,8 +209,10 @@ class UNSIR(UnlearningMethod):
 
     def _noise_classes(self, device: torch.device) -> Tensor:
         """Class of each noise image; several forget classes take turns."""
-        classes = torch.tensor(self.request.forget_classes if self.request else None, device=device)
-        return classes[torch.arange(self.noise_batch_size, device=device) % len(classes)]
+        if self._classes is None or self._classes.device != device:
+            classes = torch.tensor(self.request.forget_classes if self.request else None, device=device)
+            self._classes = classes[torch.arange(self.noise_batch_size, device=device) % len(classes)]
+        return self._classes
 
     def _first(self, samples: Samples) -> Tensor:
         """The first samples of each (fine) class, class by class."""

@@ -1,6 +1,7 @@
 """Per-sample gradients against a plain loop, for networks that vectorise and for those that do not."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,7 +108,9 @@ def test_other_networks_go_sample_by_sample(data, make, chunk_size):
         network = make().double().eval()
     images = data[0].clone()
     sums = SampleGradientSums(network, cross_entropy, 2, chunk_size)
-    found = sums(images, data[1])
+    with pytest.warns(UserWarning, match=f"sample by sample.*{make.__name__} cannot be vectorised.*: .") as warned:
+        found = sums(images, data[1])
+    assert len(warned) == 1
     assert not sums.vectorised
     assert torch.equal(images, data[0])
     expected = by_hand(network, data[0].clone(), data[1], 2)
@@ -130,7 +133,7 @@ def test_networks_in_place_that_vectorise(data):
 
 def test_what_is_wrong_with_the_network_is_said(data):
     network = nn.Sequential(nn.Flatten(), nn.Linear(7, 4)).double()
-    with pytest.raises(RuntimeError, match="192"):
+    with pytest.warns(UserWarning, match="192"), pytest.raises(RuntimeError, match="192"):
         SampleGradientSums(network, cross_entropy)(*data)
 
 
@@ -199,3 +202,16 @@ def test_rows_of_a_chunk(monkeypatch):
     monkeypatch.setitem(importance.GRADIENT_BYTES, "cpu", 240)
     assert fitting_rows(nn.Linear(2, 2)) == 10  # of 24 bytes
     assert fitting_rows(nn.Linear(2, 4)) == 1  # 5 of 48 bytes would fit
+
+
+@pytest.mark.parametrize(("memory", "rows"), [(2**33, 2), (2**37, 32), (2**40, 128), (2**20, 1)])
+def test_rows_of_a_chunk_follow_the_memory_of_a_cuda_device(monkeypatch, memory, rows):
+    """A 32nd of the memory, for gradients of 128 MiB each."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
+    network = nn.Linear(2**13, 2**12, bias=False, device="meta")
+    assert fitting_rows(network) == 32  # of 4 GiB
+    parameter = SimpleNamespace(
+        requires_grad=True, numel=lambda: 2**25, element_size=lambda: 4, device=torch.device("cuda", 0)
+    )
+    monkeypatch.setattr(network, "parameters", lambda: iter([parameter]))
+    assert fitting_rows(network) == rows

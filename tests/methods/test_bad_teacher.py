@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from supreme.batch import Samples
+from supreme.distributed import Frozen
 from supreme.errors import ConfigError
-from supreme.methods import BadTeacher
+from supreme.methods import BadTeacher, bad_teacher
 from supreme.models.build import reinitialise
 from supreme.seeding import derive
 
@@ -88,6 +89,31 @@ def test_teachers_stay_and_are_shared_by_all_methods_of_a_request(tiny, fit, sam
     assert not method.competent.model.training
     other = fit(BadTeacher(network, teacher_seed=7), scenario)
     assert same_weights(other.incompetent.model, reinitialise(network, 7))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_each_row_passes_through_its_own_teacher(tiny, fit, batch_size, monkeypatch):
+    """Batches without rows of one kind included; the weights are those of both teachers on all rows."""
+
+    def run():
+        network = tiny.network("group").double()
+        method = BadTeacher(network, epochs=2, lr=0.01, retain_fraction=0.5, batch_size=batch_size)
+        return fit(method, tiny.scenario(dtype=torch.float64), precision="64-true")
+
+    seen, call = {}, Frozen.__call__
+
+    def count(teacher, images):
+        seen[teacher] = seen.get(teacher, 0) + len(images)
+        return call(teacher, images)
+
+    monkeypatch.setattr(Frozen, "__call__", count)
+    method = run()
+    assert [seen[teacher] for teacher in (method.competent, method.incompetent)] == [2 * 17, 2 * 11]
+    monkeypatch.setattr(bad_teacher, "is_split", lambda parameter: True)
+    whole = run()
+    assert [seen[teacher] for teacher in (whole.competent, whole.incompetent)] == [2 * 28, 2 * 28]
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(method.model.state_dict()[name], value, rtol=0, atol=1e-11)
 
 
 def test_a_network_that_cannot_be_drawn_anew_is_named(tiny, fit):

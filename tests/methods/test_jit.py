@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 from supreme.batch import Batch, ForgetRequest, Step
 from supreme.errors import ConfigError
-from supreme.methods import JIT
+from supreme.methods import JIT, jit
 from supreme.scenarios.given_sets import GivenSets
 
 
@@ -75,6 +75,32 @@ def test_by_hand(tiny, fit, detach, passes):
     assert (expected["0.weight"] - network[0].weight).abs().max() > 1e-4
     for name, value in expected.items():
         torch.testing.assert_close(found.state_dict()[name], value, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("rows", "calls"), [(1, [8] * 5 + [8] + [3] * 5 + [3]), (16, [16, 16, 8, 8, 15, 3])])
+def test_copies_pass_through_the_network_together(tiny, fit, monkeypatch, rows, calls):
+    """5 copies of batches of 8 and 3 images; the weights are those of one copy at a time."""
+    noise, seen = normal(5, 11, 3, 8, 8), []
+    monkeypatch.setattr(jit, "ROWS", rows)
+    network = tiny.network().double()
+    method = JIT(network, lr=0.3, n_samples=5, noise=noise)
+    method.model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    found = fit(method, tiny.scenario(dtype=torch.float64, shuffle=False), precision="64-true").model.state_dict()
+    assert seen == calls
+    expected = by_hand(tiny, network, noise[None], 0.3, 0.1, True).state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-13)
+
+
+def test_copies_lie_in_memory_as_images_do(tiny, fit):
+    for last in (True, False):
+        method, seen = JIT(tiny.network(), n_samples=3), []
+        method.model.channels_last = last
+        method.model.register_forward_pre_hook(
+            lambda module, args, seen=seen: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+        )
+        fit(method, tiny.scenario())
+        assert seen == [last] * 4
 
 
 def test_a_rate_of_the_sum_is_one_of_the_mean(tiny, fit):

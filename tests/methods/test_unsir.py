@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from safetensors.torch import load_file
 from torch.utils.data import TensorDataset
 
@@ -71,6 +72,39 @@ def test_network_rests_while_the_noise_learns(tiny, fit):
     method = fit(UNSIR(network, **QUICK, lr=1e-30), tiny.scenario())
     pairs = zip(method.model.parameters(), network.parameters(), strict=True)
     assert max((a - b).abs().max().item() for a, b in pairs) < 1e-28
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_gradients_of_the_weights_in_the_noise_phase(tiny, fit, leak):
+    """They are computed where they are of use; afterwards the same weights learn as before."""
+    method = UNSIR(tiny.network(), **QUICK, leak_noise_gradients=leak)
+    method.model[0].bias.requires_grad_(False)
+    learns, seen = [p.requires_grad for p in method.model.parameters()], []
+
+    class Watch(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            seen.append((pl_module._phase, [p.requires_grad for p in pl_module.model.parameters()]))
+
+    fit(method, tiny.scenario(), callbacks=[Watch()])
+    assert {phase for phase, _ in seen} == {0, 1, 2}
+    for phase, found in seen:
+        assert found == (learns if leak or phase else [False] * len(learns))
+
+
+def test_a_trial_run_leaves_weights_that_learn(tiny, fit):
+    method = fit(UNSIR(tiny.network(), **QUICK), tiny.scenario(), fast_dev_run=True)
+    assert all(parameter.requires_grad for parameter in method.model.parameters())
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_images_with_noise_keep_their_layout(tiny, fit, last):
+    method, seen = UNSIR(tiny.network(), **QUICK), []
+    method.model.channels_last = last
+    method.model.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    fit(method, tiny.scenario())
+    assert set(seen) == {last}
 
 
 def test_forget_images_have_no_effect(tiny, fit, same_weights):
