@@ -1,5 +1,6 @@
 """What the documents say is executed: every command, every Python block, every generated table."""
 
+import csv
 import importlib.util
 import inspect
 import os
@@ -21,6 +22,7 @@ from supreme.transforms import Augment
 
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+STUDY = ROOT / "benchmarks" / "results" / "cifar10_study" / "report" / "tables.csv"
 
 # Set-up and checks: what runs these very tests. The first two are also what `.ci/run` and test_package.py do.
 SET_UP = {
@@ -178,15 +180,27 @@ def component(name):
     return load(describe(kind, name).class_path)
 
 
+def gaps_of_the_study():
+    """Accuracy gaps by method, from the tables that the report wrote: forget and retain, in points."""
+    chosen, found = ("forget/accuracy_gap", "retain/accuracy_gap"), {}
+    with STUDY.open() as file:
+        for row in csv.DictReader(file):
+            if row["scenario"] == "FullClass" and row["metric"] in chosen:
+                text = f"{100 * float(row['mean']):.1f} ± {100 * float(row['std']):.1f}"
+                found.setdefault(row["method"], {})[row["metric"]] = text
+    return {method: [values[name] for name in chosen] for method, values in found.items()}
+
+
 def components_table():
-    """All components, as `supreme list` finds them."""
-    lines = ["| Component | What it is | Paper |", "|---|---|---|"]
+    """All components, as `supreme list` finds them, with the gaps of the study."""
+    lines = ["| Component | What it is | Paper | Gap: forget | Gap: retain |", "|---|---|---|--:|--:|"]
+    gaps = gaps_of_the_study()
     for component in listing("methods", plugins=False):
-        name = ", ".join((component.name, *component.aliases))
-        lines.append(f"| {name} | {component.summary.rstrip('.')} | {component.paper} |")
+        name, measured = ", ".join((component.name, *component.aliases)), " | ".join(gaps[component.name])
+        lines.append(f"| {name} | {component.summary.rstrip('.')} | {component.paper} | {measured} |")
     for kind in KINDS[1:]:
         names = ", ".join(component.name for component in listing(kind, plugins=False))
-        lines.append(f"| *{kind}* | {names} | `supreme list {kind}` |")
+        lines.append(f"| *{kind}* | {names} | `supreme list {kind}` | | |")
     return "\n".join(lines) + "\n"
 
 

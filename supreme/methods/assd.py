@@ -17,7 +17,7 @@ Reference = Literal["full", "retain"]
 
 
 class ASSD(SSD):
-    """Adaptive SSD: as :class:`SSD`, with alpha from the ratios of importances, so that only lambda is left to choose.
+    """Adaptive SSD: as SSD, with alpha from the ratios of importances, so that only lambda is left to choose.
 
     alpha is the percentile 100 - ln(1 + 100 abs(D_f) / abs(D)) of I_f / I_D over all weights; ratios that are no
     number or infinite are left out. The smaller the forget set, the fewer weights are dampened.

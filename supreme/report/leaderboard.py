@@ -19,30 +19,32 @@ from supreme.report.grid import Entry, Grid
 from supreme.report.intervals import ends
 from supreme.report.labels import clean, listing, method_label, natural
 from supreme.report.present import hashes
-from supreme.report.records import every_record, frame
+from supreme.report.records import describe, every_record, frame
 from supreme.report.table import Row, Table, runs_of, tables
 
 _log = logging.getLogger(__name__)
 QUALITY = Column("gap_size", "Mean |gap| (points)", scale=100.0, digits=2, best="low")
 SHOWN = ("forget/accuracy_gap", "retain/accuracy_gap", "mia_gap", "time_s")
-PLACE = ("dataset", "model", "scenario", "target")
+PLACE = ("dataset", "model", "training", "scenario", "target")
+_HERE = ("root", "num_workers")  # arguments of a dataset that say where it lies, not what it is
 ORIGIN = ("plan", "plan_hash", "configuration", "seeds", "runs", "records")
 
 
 def leaders(paths: Sequence[str | Path]) -> tuple[list[Grid], pd.DataFrame]:
     """Methods in order of their mean absolute accuracy gap (forget and retain), from records alone.
 
-    Plans are never mixed in a row: a method that two plans ran has two rows. The plan of a record is the one whose hash
-    the run wrote into it, and that plan has to be in ``plans`` beside the records.
+    Only models of the same data, network and training are compared: what a plan calls ``ImageFolder`` and ``ResNet18``
+    is shown with its arguments. Plans are never mixed in a row: a method that two plans ran has two rows. The plan of a
+    record is the one whose hash the run wrote into it, and that plan has to be in ``plans`` beside the records.
 
     Args:
         paths: output folders of plans; a record that is in two of them counts once. A folder without ``records`` in it
             is skipped, and a line of the log says so.
 
     Returns:
-        One grid per dataset, model and scenario, and all rows as a frame: place, method, mean and 95 % interval
-        (Student's, over training seeds) of every value, the plan's name and hash, a hash of the configurations, the
-        seeds, the number of runs and the keys of the records.
+        One grid per dataset, model, training and scenario, and all rows as a frame: place, method, mean and 95 %
+        interval (Student's, over training seeds) of every value, the plan's name and hash, a hash of the
+        configurations, the seeds, the number of runs and the keys of the records.
 
     Raises:
         DataError: if no folder has records, or one cannot be read or is of no plan beside it.
@@ -53,14 +55,22 @@ def leaders(paths: Sequence[str | Path]) -> tuple[list[Grid], pd.DataFrame]:
         found = tables(data)
         data = data.assign(plan_hash=digest, **{QUALITY.key: _quality(data)})
         for table in found:
+            given = _given(table, records)
             for line in _lines(table, runs_of(table, data)):
+                line |= given
                 places.setdefault(tuple(line[name] for name in PLACE), []).append(line)
     grids, rows = [], []
     for place in sorted(places, key=lambda names: [natural(name) for name in names]):
         lines = sorted(places[place], key=_badness)
-        grids.append(_grid(place, lines))
+        alike = [other for other in places if _brief(other) == _brief(place)]
+        grids.append(_grid(place if len(alike) > 1 else _brief(place), lines))
         rows += lines
     return grids, pd.DataFrame(rows)
+
+
+def _brief(place: tuple[str, ...]) -> tuple[str, ...]:
+    """A place without its training."""
+    return tuple(name for key, name in zip(PLACE, place, strict=True) if key != "training")
 
 
 def _by_plan(paths: Sequence[str | Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -106,6 +116,20 @@ def _check(record: Mapping[str, Any], plans: Mapping[str, Path], folder: Path) -
         )
 
 
+def _given(table: Table, records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Dataset and network with their arguments, and a hash of the training."""
+    name = table.dataset, table.model
+    config = next(one["config"] for one in records if (one["run"]["dataset"], one["run"]["model"]) == name)
+    training = hashlib.sha256(json.dumps(config.get("training"), sort_keys=True).encode()).hexdigest()[:8]
+    dataset, network = ((config.get(part) or {}).get("init_args") or {} for part in ("dataset", "network"))
+    dataset = {key: value for key, value in dataset.items() if key not in _HERE}
+    return {
+        "dataset": f"{table.dataset} ({describe(dataset)})" if dataset else table.dataset,
+        "model": f"{table.model} ({describe(network)})" if network else table.model,
+        "training": f"training {training}",
+    }
+
+
 def _quality(data: pd.DataFrame) -> "pd.Series[float] | float":
     """The mean absolute gap of every run."""
     gaps = ["forget/accuracy_gap", "retain/accuracy_gap"]
@@ -130,8 +154,8 @@ def _lines(table: Table, runs: pd.DataFrame) -> list[dict[str, Any]]:
         mine = runs[(runs["method"] == row.method) & (runs["variant"] == row.variant)]
         if row.reference or mine.empty:
             continue
-        line: dict[str, Any] = dict(zip(PLACE, (table.dataset, table.model, table.scenario), strict=False))
-        line |= {"target": table.target or "", "method": row.method, "variant": row.variant}
+        line: dict[str, Any] = dict.fromkeys(PLACE, "") | {"scenario": table.scenario, "target": table.target or ""}
+        line |= {"method": row.method, "variant": row.variant}
         for key in keys:
             one = values.get((row.method, row.variant, key), {})
             line |= {f"{key}_{name}": one.get(source) for name, source in _STATISTICS.items()}
@@ -180,7 +204,7 @@ def _grid(names: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Grid:
     about = "In order of the mean absolute accuracy gap to M_r (forget and retain); 95 % intervals over training seeds."
     notes = (f"Rows without an interval stand on a {SINGLE}.",) if single else ()
     header = ("Method", *(one.title for one in columns), "Seeds", "Plan", "Configurations")
-    title = ", ".join(clean(name, 60) for name in names if name)
+    title = ", ".join(clean(name, 90) for name in names if name)
     return Grid("leaderboard", title, about, header, rows, notes)
 
 

@@ -163,3 +163,22 @@ def test_a_record_without_a_hash_is_refused_by_name(runs):
         file.write_text(json.dumps(record))
         assert records[3]["key"] in refusal(folder)
         record |= {"plan_hash": "x"}
+
+
+@pytest.mark.parametrize("part", ["dataset", "network", "training"])
+def test_other_data_networks_and_trainings_are_other_boards(part, plan, written):
+    """Two plans may call two folders of images by one name."""
+    folders = []
+    for name in ("faces", "birds"):
+        records = plan.records(methods=METHODS, seeds=(1, 2))
+        for record in records:
+            record["plan"], record["key"] = name, f"{name}{record['key']}"
+            record["config"] |= {"dataset": {"init_args": {"path": "x"}}, "network": {}, "training": {"epochs": 3}}
+            record["config"][part] = {"init_args": {"path": name, "root": f"/{name}"}}
+        folders.append(written(records, name))
+    grids, data = leaders(folders)
+    assert len(grids) == 2 * len(leaders(folders[:1])[0])
+    assert all(len(set(group["plan"])) == 1 for _, group in data.groupby(["dataset", "model", "training"]))
+    assert any("training" in grid.title for grid in grids) is (part == "training")
+    if part == "dataset":
+        assert {grid.title.partition(")")[0] for grid in grids} == {"Digits (path faces", "Digits (path birds"}
