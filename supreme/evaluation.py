@@ -59,6 +59,8 @@ class Outputs(NamedTuple):
         Raises:
             CheckpointError: if a sample is not among the outputs.
         """
+        if not len(index):  # a rank may have no sample of a part
+            return self.logits[:0].to(part.device)
         stride = int(self.index.max()) + 1
         wanted, known = (part * stride + index).cpu(), self.part * stride + self.index
         where = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)

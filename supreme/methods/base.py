@@ -143,6 +143,7 @@ class UnlearningMethod(DistributedModule):
             return
         resumed = (batch.step.epoch, batch.step.number) != (0, 0)
         if self._phase < 0:
+            self._plan = self._plan or list(self.phases)  # a subclass may have a setup of its own
             self._check_start(resumed or batch.step.phase > 0)
         self._phase = batch.step.phase
         phase = self._plan[self._phase]

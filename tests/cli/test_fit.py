@@ -134,6 +134,7 @@ def test_later_files_win_and_words_win_over_files(supreme, inside):
         "batch_size": 3,
         "evaluation_batch_size": 2,
         "augmentation": None,
+        "resident": False,
         "dataset": None,
     }
     assert config["seed_everything"] == 5

@@ -167,6 +167,9 @@ class NoForget:
             self.read |= rows
         return self.source.stream(batches)
 
+    def close(self):
+        self.source.close()
+
 
 @pytest.mark.parametrize("method", [FineTune, Retrain, UNSIR])
 @pytest.mark.parametrize("first", [True, False])

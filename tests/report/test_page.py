@@ -59,7 +59,7 @@ def test_runs_name_the_draw_of_their_samples(plan):
     text = parse(build(plan.drawn(seeds=(260,), draws=(1, 4)))).text()
     assert "SSD, target 0.05, seed 260, draw 4" in text
     assert "training 260, unlearning 260, evaluation 260, draw 1" in text
-    assert "draw" not in parse(build(plan.records(seeds=(260,), methods=("SSD",), scenarios=("FullClass",)))).text()
+    assert ", draw" not in parse(build(plan.records(seeds=(260,), methods=("SSD",), scenarios=("FullClass",)))).text()
 
 
 @pytest.fixture(scope="module")
