@@ -171,9 +171,8 @@ def test_our_side_of_evaluation_and_importances(peers, tmp_path):
     steps = {f"{method}, {name} target" for method in ("SSD", "LFSSD") for name in ("first", "further")}
     assert set(found["importances"]["seconds"]) == steps
     assert all(value > 0 for result in found.values() for value in result["seconds"].values())
-    assert all(
-        found[name]["seconds"].keys() == found[name]["cpu_seconds"].keys() for name in ("evaluation", "importances")
-    )
+    for name in ("evaluation", "importances"):
+        assert found[name]["seconds"].keys() - floors == found[name]["cpu_seconds"].keys()
     weights = [torch.load(models[name], weights_only=True)["model"] for name in ("SSD", "Retrain")]
     learnt = [name for name, _ in ResNet18(2).named_parameters()]
     distance = sum((weights[0][name] - weights[1][name]).double().square().sum() for name in learnt).sqrt()
