@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from supreme.experiment.run_columns import seed_columns
 from supreme.report.figure import ABOVE, BELOW, COLOURS, LINE, TEXT, WIDTH, Plot, drawn, plain_ticks, style
 from supreme.report.labels import clean, method_label, method_order, natural
 from supreme.report.outputs import Array, Outputs, read_outputs, roc
-from supreme.report.records import SEEDS
 from supreme.report.table import Table, runs_of
 
 BINS = 30
@@ -40,7 +40,7 @@ def sample_plots(table: Table, data: pd.DataFrame, records: Sequence[Mapping[str
     shown = _first(runs)
     if shown is None:
         return []
-    chosen = runs[(runs[["target", *SEEDS]] == list(shown)).all(axis=1)]
+    chosen = runs[(runs[["target", *seed_columns(runs)]] == list(shown)).all(axis=1)]
     one = _read(chosen, records, root)
     with style():
         found: list[Plot | None] = []
@@ -55,7 +55,7 @@ def sample_plots(table: Table, data: pd.DataFrame, records: Sequence[Mapping[str
 def _first(runs: pd.DataFrame) -> tuple[Any, ...] | None:
     """Target and seeds of the first cell that M_o and M_r both have, else of any."""
     cells: dict[tuple[Any, ...], set[str]] = {}
-    for *cell, method in runs[["target", *SEEDS, "method"]].itertuples(index=False, name=None):
+    for *cell, method in runs[["target", *seed_columns(runs), "method"]].itertuples(index=False, name=None):
         cells.setdefault(tuple(cell), set()).add(method)
     order = sorted(cells, key=lambda cell: (-len(cells[cell] & {"Original", "Retrain"}), natural(cell[0]), cell[1:]))
     return order[0] if order else None
