@@ -104,7 +104,7 @@ def _check(record: Mapping[str, Any], plans: Mapping[str, Path], folder: Path) -
     """Refuse a record that no plan beside it has made as it is now.
 
     Raises:
-        DataError: if its hash of the plan is missing or another one.
+        DataError: if its hash of the plan is missing or another one, or its configuration is missing.
     """
     digest = record.get("plan_hash")
     if digest not in plans:
@@ -113,6 +113,11 @@ def _check(record: Mapping[str, Any], plans: Mapping[str, Path], folder: Path) -
             f"Expected the hash of a plan in '{folder / 'plans'}' in record '{record.get('key')}' (plan "
             f"'{record.get('plan')}'), got {got}; do 'supreme run' with the whole plan, which computes only what is "
             "missing, and take records/ and plans/ of its output folder."
+        )
+    if not isinstance(record.get("config"), Mapping):
+        raise DataError(
+            f"Expected the configuration of its run ('config') in record '{record.get('key')}' in '{folder}', got none; "
+            "take the records as 'supreme run' wrote them."
         )
 
 

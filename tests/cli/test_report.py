@@ -29,6 +29,7 @@ def runs(inside):
                 "plan": "p",
                 "plan_hash": hashlib.sha256(b'{"name":"p"}').hexdigest()[:16],
                 "run": run,
+                "config": {"dataset": {"class_path": "Digits"}, "training": {"epochs": 12}},
                 "status": "done",
                 "metrics": metrics,
             }

@@ -165,6 +165,15 @@ def test_a_record_without_a_hash_is_refused_by_name(runs):
         record |= {"plan_hash": "x"}
 
 
+def test_a_record_without_its_configuration_is_refused_by_name(runs):
+    records, folder = runs
+    file = folder / "records" / f"{records[3]['key']}.json"
+    record = json.loads(file.read_text())
+    del record["config"]
+    file.write_text(json.dumps(record))
+    assert records[3]["key"] in refusal(folder)
+
+
 @pytest.mark.parametrize("part", ["dataset", "network", "training"])
 def test_other_data_networks_and_trainings_are_other_boards(part, plan, written):
     """Two plans may call two folders of images by one name."""
