@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from supreme.errors import ConfigError, DataError
-from supreme.experiment.run_columns import ENTRY, SEEDS, entry_labels, require
+from supreme.experiment.bootstrap import BOOTSTRAP_SEED
+from supreme.experiment.run_columns import DRAW, ENTRY, entry_labels, require, seed_columns
 from supreme.experiment.statistics import summary, t_interval
 
 Array: TypeAlias = NDArray[np.float64]
@@ -73,7 +74,7 @@ def wilcoxon(differences: Iterable[float]) -> Verdict:
     return Verdict(statistic, min(1.0, float(p)), 2.0 ** (1 - n), exact, n)
 
 
-def sign_flip(differences: Iterable[float], *, draws: int = 20_000, seed: int = 0) -> Verdict:
+def sign_flip(differences: Iterable[float], *, draws: int = 20_000, seed: int = BOOTSTRAP_SEED) -> Verdict:
     """Permutation test that paired differences are symmetric about 0, by flipping their signs.
 
     The statistic is the mean difference; the p-value is the share of sign patterns whose mean is at least as far from
@@ -141,14 +142,15 @@ def benjamini_hochberg(p_values: Iterable[float], *, dependent: bool = False) ->
 
 
 def score_table(
-    data: pd.DataFrame, value: str, *, blocks: Sequence[str] = ("target", *SEEDS), entry: Sequence[str] = ENTRY
+    data: pd.DataFrame, value: str, *, blocks: Sequence[str] | None = None, entry: Sequence[str] = ENTRY
 ) -> pd.DataFrame:
     """One row per block (target and seeds) and one column per method: the form that comparisons start from.
 
     Args:
         data: one row per run.
         value: the column of values.
-        blocks: columns whose values tell blocks apart; methods are compared inside a block.
+        blocks: columns whose values tell blocks apart; methods are compared inside a block. None takes the target, the
+            three seeds, and the seed of the draw where it has one of its own.
         entry: the column of the method's name, then those that tell apart entries of the same name.
 
     Returns:
@@ -163,9 +165,12 @@ def score_table(
         >>> score_table(data, "mia", blocks=["seed"], entry=["method"])["SSD"].tolist()
         [0.5, 0.75]
     """
+    blocks = ("target", *seed_columns(data)) if blocks is None else blocks
     require(data, [value, *blocks, *entry])
     names = entry_labels(data, entry)
     long = data[list(blocks)].assign(_entry=names.to_numpy(), _value=data[value].to_numpy(dtype=np.float64))
+    if DRAW in blocks and "unlearning_seed" in long:
+        long[DRAW] = long[DRAW].fillna(long["unlearning_seed"])  # scenarios without a draw beside those with one
     wide = long.pivot_table(index=list(blocks), columns="_entry", values="_value", aggfunc="mean", dropna=True)
     return wide.reindex(columns=list(dict.fromkeys(names))).rename_axis(columns=None)
 
@@ -177,7 +182,7 @@ def compare(
     absolute: bool = False,
     level: float = 0.95,
     dependent: bool = False,
-    seed: int = 0,
+    seed: int = BOOTSTRAP_SEED,
 ) -> pd.DataFrame:
     """Every pair of methods, compared over the blocks that both have.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from supreme.errors import ConfigError, DataError
+from supreme.experiment.bootstrap import BOOTSTRAP_SEED
 from supreme.experiment.statistics import t_quantile
 
 Array: TypeAlias = NDArray[np.float64]
@@ -97,7 +98,7 @@ def mean_ranks(
     cluster: str | None = None,
     level: float = 0.95,
     replicates: int = 4000,
-    seed: int = 0,
+    seed: int = BOOTSTRAP_SEED,
 ) -> pd.DataFrame:
     """Mean rank of every method over the blocks, with bootstrap intervals over blocks.
 

@@ -1,4 +1,4 @@
-"""Distances between retrained models, and of every method from them, computed from the stored outputs."""
+"""Distances between retrained models, and of every method from them, computed from what the stages stored."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +14,10 @@ from supreme.report.columns import COLUMNS, Column, number
 from supreme.report.grid import Entry, Grid
 from supreme.report.outputs import FORGET_TEST, FORGET_TRAIN, RETAIN_TEST, Array, Outputs, read_outputs
 from supreme.report.table import Row, Table, runs_of
+from supreme.report.weights import METRIC, excluded, weight_distances, weights_file
 
 Seeds: TypeAlias = tuple[int, int]
-Models: TypeAlias = dict[Seeds, Outputs]
+Models: TypeAlias = dict[Seeds, tuple[Outputs, Mapping[str, Any]]]
 
 DIGITS = 3
 ABOUT = (
@@ -24,7 +25,10 @@ ABOUT = (
     "range over targets and seeds. Another M_r is each M_r measured in this way: a method that is as good as "
     "retraining has what it has. The result table has the distances from the M_r of the same seeds."
 )
-NOTE = "The layer-wise distance is not here: it needs the weights, of which no copy is kept beside the outputs."
+NOTE = (
+    "The layer-wise distance is that between retrained models; a method's, from the M_r of its own seeds, is in the "
+    "result table. It is missing where weights are not kept, or kept in bfloat16."
+)
 
 
 def distance_grid(
@@ -70,20 +74,24 @@ def _lines(runs: pd.DataFrame, records: Sequence[Mapping[str, Any]], root: Path)
         place = {"target": own["target"].iloc[0], "method": method, "variant": variant}
         if DRAW in own:
             place[DRAW] = own[DRAW].iloc[0]
-        for seeds, model in _read(own, records, root).items():
-            others = [outputs for name, outputs in gold.items() if name != seeds and _comparable(outputs, model)]
-            for metric, value in _distances(model, others).items():
+        for seeds, (model, record) in _read(own, records, root).items():
+            kept = [other for name, other in gold.items() if name != seeds and _comparable(other[0], model)]
+            others = [outputs for outputs, _ in kept]
+            values = _distances(model, others)
+            if method == RETRAIN:
+                values |= _of_weights(record, [other for _, other in kept], root)
+            for metric, value in values.items():
                 numbers = {"metric": metric, "value": value, "others": len(others)}
                 yield {**place, **dict(zip(SEEDS, seeds, strict=False)), **numbers}
 
 
 def _read(runs: pd.DataFrame, records: Sequence[Mapping[str, Any]], root: Path) -> Models:
-    """Outputs by training and unlearning seed; further evaluations of a model have the same."""
+    """Outputs and record by training and unlearning seed; further evaluations of a model have the same."""
     found: Models = {}
     for place, *seeds in runs[list(SEEDS[:2])].itertuples(name=None):
         outputs = None if tuple(seeds) in found else read_outputs(root, records[int(place)])
         if outputs is not None:
-            found[seeds[0], seeds[1]] = outputs
+            found[seeds[0], seeds[1]] = outputs, records[int(place)]
     return found
 
 
@@ -104,6 +112,16 @@ def _distances(model: Outputs, others: Sequence[Outputs]) -> dict[str, float]:
                 each = [float(distance(model.log_p[rows], other.log_p[rows]).mean()) for other in others]
                 values[f"{name}/{metric}"] = sum(each) / len(each)
     return values
+
+
+def _of_weights(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]], root: Path) -> dict[str, float]:
+    """Mean distance of the weights of a retrained model from those of others, where they are still stored."""
+    exclude, file = excluded(record), weights_file(root, record)
+    files = [path for path in (weights_file(root, other) for other in others) if path is not None]
+    if exclude is None or file is None or not files:
+        return {}
+    value = float(np.mean(weight_distances(file, files, exclude)))
+    return {} if np.isnan(value) else {METRIC: value}
 
 
 def _activation(a: Array, b: Array) -> Array:

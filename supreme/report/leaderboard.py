@@ -116,8 +116,8 @@ def _check(record: Mapping[str, Any], plans: Mapping[str, Path], folder: Path) -
         )
     if not isinstance(record.get("config"), Mapping):
         raise DataError(
-            f"Expected the configuration of its run ('config') in record '{record.get('key')}' in '{folder}', got none; "
-            "take the records as 'supreme run' wrote them."
+            f"Expected the configuration of its run ('config') in record '{record.get('key')}' of '{folder}', got "
+            "none; take the records as 'supreme run' wrote them."
         )
 
 

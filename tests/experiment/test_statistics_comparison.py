@@ -146,6 +146,17 @@ def test_scores_have_a_row_per_block_and_a_column_per_method():
         score_table(data, "nothing")
 
 
+def test_draws_of_the_forget_set_are_blocks_of_their_own():
+    data = runs()
+    draws = [data.assign(draw_seed=100 * data["training_seed"] + draw, mia=data["mia"] + draw) for draw in (1, 2)]
+    both = pd.concat(draws)
+    scores = score_table(both, "mia")
+    assert len(scores) == 2 * len(score_table(data, "mia"))
+    assert scores.loc[("b", 3, 3, 3, 302), "JIT"] - scores.loc[("b", 3, 3, 3, 301), "JIT"] == pytest.approx(1)
+    mixed = score_table(pd.concat([both, data.assign(draw_seed=None, target="c")]), "mia")  # two scenarios in a frame
+    assert mixed.loc[("c", 3, 3, 3, 3)].notna().all()
+
+
 def test_pairs_are_tested_over_means_of_training_seeds():
     data = runs()
     table = compare(score_table(data, "mia")).set_index(["a", "b"])

@@ -1,13 +1,18 @@
 import itertools
+import math
 import statistics
 
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
+from supreme.errors import DataError
 from supreme.functional.divergence import activation_distance, agreement, js_divergence
+from supreme.metrics import LayerwiseDistance
 from supreme.report import frame, tables, write_report
 from supreme.report.distances import distance_grid
+from supreme.report.weights import weight_distances
 
 METHODS = ("Original", "Retrain", "SSD")
 PUBLISHED = {"activation_distance": activation_distance, "js_divergence": js_divergence, "completeness": agreement}
@@ -66,6 +71,64 @@ def test_retrained_models_of_different_draws_are_not_compared(plan, tmp_path):
     assert set(found["metric"].str.partition("/")[0]) == {"forget", "retain"}
     own = plan.drawn(seeds=(1,), draws=(5, 6), methods=METHODS)
     assert build(plan, tmp_path / "one", own)[1] is None
+
+
+def stored(folder, records, width=3):
+    """A network in the place of every M_r, BatchNorm with statistics of its own."""
+    networks = {}
+    for seed, record in enumerate(records):
+        record["stages"]["retrain"] = f"weights{seed}"
+        torch.manual_seed(seed)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, width, 1), torch.nn.BatchNorm2d(width))
+        network[1].running_mean.fill_(float(seed))
+        place = folder / "stages" / "unlearn" / f"weights{seed}"
+        place.mkdir(parents=True)
+        save_file(network.state_dict(), place / "model.safetensors")
+        networks[record["run"]["training_seed"]] = network
+    return networks
+
+
+def layerwise(a, b, **arguments):
+    metric = LayerwiseDistance(**arguments)
+    metric.update(a, b)
+    return float(metric.compute())
+
+
+@pytest.mark.parametrize("exclude", [(), "1."])
+def test_retrained_models_have_the_layerwise_distance_of_the_metric(plan, tmp_path, exclude):
+    records = plan.records(scenarios=("FullClass",), methods=METHODS, targets=("3",))
+    networks = stored(tmp_path, [record for record in records if record["run"]["method"] == "Retrain"])
+    for record in records:
+        named = {"class_path": "supreme.metrics.LayerwiseDistance", "init_args": {"exclude": exclude}}
+        record["config"]["metrics"] = {"named": [named], "added": []}
+    _, (grid, found) = build(plan, tmp_path, records)
+    lines = found[found["metric"] == "layerwise_distance"]
+    assert set(lines["method"]) == {"Retrain"}
+    assert len(lines) == len(networks) == 3
+    for line in lines.to_dict("records"):
+        ours = networks[line["training_seed"]]
+        want = [layerwise(ours, other, exclude=exclude) for other in networks.values() if other is not ours]
+        assert line["value"] == pytest.approx(statistics.fmean(want), rel=1e-9)
+    column = grid.header[1:].index("Layer-wise distance")
+    assert [row[1][column].text == "-" for row in grid.rows] == [row[0] != "another M_r" for row in grid.rows]
+
+
+def test_weights_that_are_gone_unknown_to_numpy_or_of_another_network(plan, tmp_path):
+    records = plan.records(scenarios=("FullClass",), methods=METHODS, targets=("3",))
+    gold = [record for record in records if record["run"]["method"] == "Retrain"]
+    stored(tmp_path, gold)
+    files = [tmp_path / "stages" / "unlearn" / f"weights{seed}" / "model.safetensors" for seed in range(3)]
+    files[2].unlink()
+    _, (_, found) = build(plan, tmp_path, records)
+    assert (found["metric"] == "layerwise_distance").sum() == 2
+    save_file({"0.weight": torch.zeros(3, dtype=torch.bfloat16)}, files[0])
+    assert all(math.isnan(value) for value in weight_distances(files[0], files[1:2]))
+    save_file({"0.weight": torch.zeros(3, 3, 1, 1), "2.weight": torch.zeros(1)}, files[0])
+    with pytest.raises(DataError, match=r"cannot be compared .*2\.weight"):
+        weight_distances(files[0], files[1:2])
+    save_file({"0.weight": torch.zeros(4)}, files[0])
+    with pytest.raises(DataError, match="cannot be compared"):
+        weight_distances(files[0], files[1:2])
 
 
 def test_the_report_has_them_where_outputs_were_kept(plan, write_records):
