@@ -85,3 +85,20 @@ def test_the_report_holds_them(plan, write_records):
     assert "Loss-threshold membership attack" in page
     assert "not the trained attack behind the MIA columns" in page
     assert "mathdefault" not in page
+
+
+def test_histograms_are_of_one_draw_of_the_samples_to_forget(plan, tmp_path):
+    """The first that M_o and M_r both have, for every model."""
+    records = plan.drawn(seeds=(1,), draws=(5, 6), methods=METHODS)
+    for record in records:
+        plan.outputs(tmp_path, [record], seed=record["run"]["draw_seed"], noise=int(record["key"], 16))
+    left = [r for r in records if (r["run"]["method"], r["run"]["draw_seed"]) != ("Original", 5)]
+    data = frame(left)
+    histogram = next(plot for plot in sample_plots(tables(data)[0], data, left, tmp_path) if plot.name == "loss")
+    for method in METHODS:
+        one = next(r for r in left if (r["run"]["method"], r["run"]["draw_seed"]) == (method, 6))
+        loss = read_outputs(tmp_path, one).loss
+        bars = [row for row in rows(histogram) if (row["method"], row["set"]) == (method, "forget")]
+        values = loss[read_outputs(tmp_path, one).sets["forget"]]
+        for bar in bars[1:-1]:
+            assert bar["count"] == ((values >= bar["low"]) & (values < bar["high"])).sum()
