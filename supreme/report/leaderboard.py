@@ -198,7 +198,7 @@ def _grid(names: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Grid:
             f"{place}. {method_label(line['method'], line['variant'])}",
             (
                 *(_field(one, digits[one.key], line) for one in columns),
-                Entry(listing(line["seeds"].split(), 6), f"{line['runs']} runs"),
+                Entry(_seeds(line["seeds"].split()), f"{line['runs']} runs"),
                 Entry(clean(line["plan"], 30), line["plan_hash"]),
                 Entry(line["configuration"]),
             ),
@@ -211,6 +211,15 @@ def _grid(names: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Grid:
     header = ("Method", *(one.title for one in columns), "Seeds", "Plan", "Configurations")
     title = ", ".join(clean(name, 90) for name in names if name)
     return Grid("leaderboard", title, about, header, rows, notes)
+
+
+def _seeds(triples: Sequence[str]) -> str:
+    """Training seeds and, of several, how many unlearning and evaluation seeds there are; the CSV has them all."""
+    training = list(dict.fromkeys(triple.partition("/")[0] for triple in triples))
+    unlearning = {triple.rpartition("/")[0] or triple for triple in triples}
+    text = listing(training, 6)
+    more = len(triples) > len(training)
+    return f"{text}; {len(unlearning)} unlearning, {len(triples)} evaluation" if more else text
 
 
 def _means(lines: Sequence[Mapping[str, Any]], key: str) -> list[float]:
