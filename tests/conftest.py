@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,8 @@ outcomes = matrix.Outcomes()
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "runs_on(accelerator, strategy, processes): a cell of the README's table")
 
 
@@ -38,8 +41,9 @@ def pytest_runtest_logreport(report):
     outcomes.note(report)
 
 
-def pytest_sessionfinish():
-    if os.environ.get("SUPREME_WRITE_DOCUMENTS") and outcomes.found:
+def pytest_sessionfinish(session):
+    worker = hasattr(session.config, "workerinput")  # of pytest-xdist, whose outcomes reach the first process
+    if os.environ.get("SUPREME_WRITE_DOCUMENTS") and outcomes.found and not worker:
         matrix.write(outcomes, Path(__file__).parents[1] / "README.md")
 
 
