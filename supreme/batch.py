@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from supreme.errors import ConfigError
@@ -169,3 +170,19 @@ class EvaluationBatch(NamedTuple):
     part: Tensor
     place: str
     filler: bool
+
+
+def laid_out_as(values: Tensor, image: Tensor) -> Tensor:
+    """Images made from others, in the layout in memory that the others have: channels last or not.
+
+    Args:
+        values: float (m, C, H, W).
+        image: float (n, C, H, W).
+
+    Example:
+        >>> image = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
+        >>> laid_out_as(torch.zeros(5, 3, 4, 4), image).stride()
+        (48, 1, 12, 3)
+    """
+    last = image.dim() == 4 and image.is_contiguous(memory_format=torch.channels_last)
+    return values.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from supreme.batch import laid_out_as
 from supreme.callbacks.procedure import unmeasured
 from supreme.distributed import FSDP2, ZeRO
 from supreme.errors import ConfigError
@@ -101,7 +102,8 @@ def _warm_up(trainer: Trainer, module: LightningModule, images: Tensor) -> None:
                 network.train(mode == "train")
                 autocast = torch.autocast(images.device.type, enabled=False) if exact else nullcontext()
                 with trainer.precision_plugin.forward_context(), autocast:
-                    total = network(_like(images, rows)).float().sum()
+                    zeros = torch.zeros(rows, *images.shape[1:], dtype=images.dtype, device=images.device)
+                    total = network(laid_out_as(zeros, images)).float().sum()
                     torch.autograd.grad(total, learnable, allow_unused=True)
     finally:
         for part, training in modes.items():
@@ -119,12 +121,3 @@ def _kinds(trainer: Trainer, module: Any, rows: int) -> list[tuple[str, bool, in
     found = dict.fromkeys((phase.mode, phase.full_precision, size) for phase, size in sizes())
     rank, world = trainer.global_rank, trainer.world_size
     return [(mode, exact, len(range(rank, size, world)) or 1) for mode, exact, size in found]
-
-
-def _like(images: Tensor, rows: int) -> Tensor:
-    """Zeros of the shape of some images, in their layout."""
-    channels_last = images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.zeros(rows, *images.shape[1:], dtype=images.dtype, device=images.device).contiguous(
-        memory_format=layout
-    )

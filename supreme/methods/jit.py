@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from supreme.batch import Batch, ForgetRequest, Phase
+from supreme.batch import Batch, ForgetRequest, Phase, laid_out_as
 from supreme.distributed import all_extremes, sgd, world_size
 from supreme.errors import ConfigError
 from supreme.functional.lipschitz import lipschitz_ratio, perturb
-from supreme.methods.base import UnlearningMethod, check_positive, laid_out_as
+from supreme.methods.base import UnlearningMethod, check_positive
 from supreme.seeding import derive, uniform
 
 ROWS = 256  # noisy copies that pass through the network together, about
