@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from supreme.batch import Batch, ForgetRequest, Phase, Samples
+from supreme.batch import Batch, ForgetRequest, Phase, Samples, laid_out_as
 from supreme.distributed import (
     add_to_gradient,
     all_sum,
@@ -19,7 +19,7 @@ from supreme.distributed import (
     world_size,
 )
 from supreme.errors import ConfigError
-from supreme.methods.base import UnlearningMethod, check_positive, laid_out_as
+from supreme.methods.base import UnlearningMethod, check_positive
 from supreme.seeding import generator
 
 
