@@ -5,8 +5,8 @@
 
 The floor is weights + one gradient + two float32 sets of importances + activations of one batch; M_o itself, which the
 caller has, does not count. Activations (with what a backward pass needs beside them) are measured: the peak of a bare
-forward and backward pass minus the gradient. ``SSD`` is a whole call of ``supreme.unlearn``, from the caller's model to
-the unlearned one. The bar is 1.1 times the floor.
+forward and backward pass, on images in the layout in memory that the network asks for, minus the gradient. ``SSD`` is a
+whole call of ``supreme.unlearn``, from the caller's model to the unlearned one. The bar is 1.1 times the floor.
 
 Every value comes from a process of its own. On a CPU it is the kernel's own high-water mark of resident memory (reset
 before), minus what was resident before; freed blocks go back to the system at once (``MALLOC_*`` variables). On CUDA it
@@ -55,6 +55,7 @@ def measure(what: str, batch_size: int, width: int, device: str) -> dict[str, in
 
     import supreme
     from supreme.models import ResNet18
+    from supreme.scenarios.base import image_layout
 
     torch.manual_seed(0)
     network = ResNet18(10, width).eval()
@@ -64,7 +65,9 @@ def measure(what: str, batch_size: int, width: int, device: str) -> dict[str, in
 
     def step(rows: slice) -> None:
         copied.zero_grad()
-        functional.cross_entropy(copied(images[rows].to(device)), targets[rows].to(device)).backward()
+        layout = image_layout(copied, torch.device(device))
+        batch = images[rows].to(device, memory_format=layout)
+        functional.cross_entropy(copied(batch), targets[rows].to(device)).backward()
 
     def ssd(rows: slice) -> Any:
         half = rows.stop - batch_size
