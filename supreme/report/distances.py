@@ -76,12 +76,11 @@ def _lines(runs: pd.DataFrame, records: Sequence[Mapping[str, Any]], root: Path)
             place[DRAW] = own[DRAW].iloc[0]
         for seeds, (model, record) in _read(own, records, root).items():
             kept = [other for name, other in gold.items() if name != seeds and _comparable(other[0], model)]
-            others = [outputs for outputs, _ in kept]
-            values = _distances(model, others)
+            values = [(*item, len(kept)) for item in _distances(model, [outputs for outputs, _ in kept]).items()]
             if method == RETRAIN:
-                values |= _of_weights(record, [other for _, other in kept], root)
-            for metric, value in values.items():
-                numbers = {"metric": metric, "value": value, "others": len(others)}
+                values += _of_weights(record, [other for _, other in kept], root)
+            for metric, value, others in values:
+                numbers = {"metric": metric, "value": value, "others": others}
                 yield {**place, **dict(zip(SEEDS, seeds, strict=False)), **numbers}
 
 
@@ -114,14 +113,16 @@ def _distances(model: Outputs, others: Sequence[Outputs]) -> dict[str, float]:
     return values
 
 
-def _of_weights(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]], root: Path) -> dict[str, float]:
-    """Mean distance of the weights of a retrained model from those of others, where they are still stored."""
+def _of_weights(
+    record: Mapping[str, Any], others: Sequence[Mapping[str, Any]], root: Path
+) -> list[tuple[str, float, int]]:
+    """Mean distance of the weights of a retrained model from those of others that are still stored, and how many."""
     exclude, file = excluded(record), weights_file(root, record)
     files = [path for path in (weights_file(root, other) for other in others) if path is not None]
     if exclude is None or file is None or not files:
-        return {}
+        return []
     value = float(np.mean(weight_distances(file, files, exclude)))
-    return {} if np.isnan(value) else {METRIC: value}
+    return [] if np.isnan(value) else [(METRIC, value, len(files))]
 
 
 def _activation(a: Array, b: Array) -> Array:

@@ -214,7 +214,12 @@ def _grid(names: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Grid:
 
 
 def _seeds(triples: Sequence[str]) -> str:
-    """Training seeds and, of several, how many unlearning and evaluation seeds there are; the CSV has them all."""
+    """Training seeds and, of several, how many unlearning and evaluation seeds there are; the CSV has them all.
+
+    Example:
+        >>> _seeds(["7", "8"]), _seeds(["7/7000/7000000", "7/7001/7001000", "8/8000/8000000", "8/8001/8001000"])
+        ('7, 8', '7, 8; 4 unlearning, 4 evaluation')
+    """
     training = list(dict.fromkeys(triple.partition("/")[0] for triple in triples))
     unlearning = {triple.rpartition("/")[0] or triple for triple in triples}
     text = listing(training, 6)
