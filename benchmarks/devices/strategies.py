@@ -99,6 +99,7 @@ def run_settings(strategy: str) -> dict[str, Any]:
         return {"accelerator": "cpu"}
     chosen: Any = resolve_strategy(strategy)
     if isinstance(chosen, ZeRO):
+        assert chosen.config is not None
         chosen.config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     return {"accelerator": "cpu", "devices": 2, "strategy": chosen}
 
@@ -120,7 +121,7 @@ def scores(state: Mapping[str, Tensor], retrained: Mapping[str, Tensor], strateg
     models = [network().to(next(iter(state.values())).dtype) for _ in range(2)]
     for model, weights in zip(models, (state, retrained), strict=True):
         model.load_state_dict(weights)
-    evaluation = Evaluation(*models, incompetent=copy.deepcopy(models[1]), seed=SEED)
+    evaluation = Evaluation(models[0], models[1], incompetent=copy.deepcopy(models[1]), seed=SEED)
     settings = {**run_settings("alone" if strategy == "alone" else str(evaluation_strategy(strategy)))}
     quiet_trainer(**settings).test(evaluation, datamodule=scenario(), verbose=False)
     return evaluation.scores

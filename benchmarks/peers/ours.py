@@ -68,11 +68,11 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
 
 def evaluation(job: dict[str, Any]) -> dict[str, Any]:
     """Every metric of one M_u: with nothing known, then with the stored outputs of the models that methods share."""
-    models = {name: network(job, name) for name in ("SSD", "Retrain", "Original")}
-    models["incompetent"] = reinitialise(models["Original"], SEED)
+    unlearned, retrained, original = (network(job, name) for name in ("SSD", "Retrain", "Original"))
+    incompetent = reinitialise(original, SEED)
 
     def evaluate(**known: Any) -> Evaluation:
-        made = Evaluation(*models.values(), seed=SEED, **known)
+        made = Evaluation(unlearned, retrained, original, incompetent, seed=SEED, **known)
         data = scenario(job, job["targets"][0])
         quiet_trainer(accelerator="cpu").test(made, datamodule=data, verbose=False)
         return made
@@ -82,7 +82,7 @@ def evaluation(job: dict[str, Any]) -> dict[str, Any]:
     cached_s, cached_cpu_s, again = timed(lambda: evaluate(outputs=shared))
     assert again.scores == made.scores, "outputs that were stored give other metrics"
     values = {"layerwise_distance": made.scores["layerwise_distance"], "accuracy": 100 * made.scores["whole/accuracy"]}
-    per_s, images = image_ceiling(models["SSD"]), {name: len(rows.index) for name, rows in made.outputs.items()}
+    per_s, images = image_ceiling(unlearned), {name: len(rows.index) for name, rows in made.outputs.items()}
     floors = {"floor": sum(images.values()) / per_s, "floor, outputs cached": images["unlearned"] / per_s}
     return {
         "seconds": {"evaluation": new_s, "evaluation, outputs cached": cached_s, **floors},

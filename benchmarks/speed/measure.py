@@ -193,6 +193,6 @@ def pictures(count: int, folder: str | None = None, size: int = 32, classes: int
             for split in (found.train, found.test):
                 chosen = torch.randperm(len(split.targets), generator=draw)[:count]
                 parts.append(Images(split.images[chosen], split.targets[chosen]))
-            return Content(*parts, found.classes)
+            return Content(parts[0], parts[1], found.classes)
 
     return Pictures()

@@ -94,7 +94,7 @@ def in_process(what: str, batch_size: int, given: argparse.Namespace) -> dict[st
     here = {**os.environ, **RETURNED, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, *words, "--accelerator", given.accelerator]
     done = subprocess.run(command, env=here, check=True, capture_output=True, text=True)
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert found.pop("device") == device
     return found
 

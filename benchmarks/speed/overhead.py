@@ -13,6 +13,7 @@ timed as a process, the tables of ``supreme report`` from reading the records to
 is given beside wall-clock, which on a machine with other work says more about that work.
 """
 
+import importlib
 import io
 import json
 import os
@@ -63,15 +64,15 @@ def execute(stage: Any, store: Any) -> None:
     """The executor of plans, with a note of the time inside the Trainer's loops."""
     from lightning.pytorch import Callback
 
-    from supreme.experiment import run
+    run: Any = importlib.import_module("supreme.experiment.run")
 
     class Loops(Callback):
         seconds, since = 0.0, 0.0
 
-        def on_train_start(self, *_: Any) -> None:
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             self.since = time.perf_counter()
 
-        def on_train_end(self, *_: Any) -> None:
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             self.seconds += time.perf_counter() - self.since
 
         on_test_start, on_test_end = on_train_start, on_train_end
@@ -133,15 +134,20 @@ def make_store(folder: Path, records: int) -> Any:
     store = Store(plan.output).open()
     store.save_plan(plan.name, plan.content)
     result = json.dumps(made_up_result())
-    flush, os.fsync = os.fsync, lambda _descriptor: None  # nothing here has to outlive a power cut
+
+    def write(place: Path) -> None:
+        (place / RESULT_FILE).write_text(result)
+
+    system: Any = os
+    flush, system.fsync = os.fsync, lambda _descriptor: None  # nothing here has to outlive a power cut
     try:
         for run in plan.runs():
             for stage in run.stages():
                 if not store.has(stage):
-                    store.commit(stage, lambda place: (place / RESULT_FILE).write_text(result) and None)
+                    store.commit(stage, write)
             publish(store, run)
     finally:
-        os.fsync = flush
+        system.fsync = flush
     return plan
 
 

@@ -57,7 +57,7 @@ def over_images(sizes: Sequence[int], repeats: int) -> dict[str, Times]:
         dataset, models = pictures(size), [network(8) for _ in range(3)]
         dataset.prepare()
         sides: dict[str, Callable[[], Callable[[], Any]]] = {
-            "epoch": lambda dataset=dataset: lambda: ours(network(8), dataset, 64, "cpu"),  # type: ignore[misc]
+            "epoch": lambda dataset=dataset: lambda: ours(network(8), WholeDataset(dataset, 64), "cpu"),  # type: ignore[misc]
             "evaluation": lambda dataset=dataset, models=models: lambda: evaluate(models, dataset),  # type: ignore[misc]
         }
         for name, values in in_turns(sides, repeats).wall.items():
@@ -71,14 +71,14 @@ def over_weights(millions: Sequence[int], repeats: int) -> Times:
     for count in millions:
         model = network(round(64 * math.sqrt(count / 11.17)))
         size = sum(p.numel() for p in model.parameters())
-        sides = {"importances": lambda model=model: lambda: importances(model, dataset)}  # type: ignore[misc]
+        sides = {"importances": lambda model=model: lambda: importances(model, dataset)}
         found[size] = in_turns(sides, repeats).wall["importances"]
     return found
 
 
 def slope(times: Times) -> float:
-    """Least-squares slope of log(median time) over log(size), on the upper half of the sizes."""
-    upper = sorted(times)[len(times) // 2 :]
+    """Least-squares slope of log(median time) over log(size), on the upper half of the sizes, two at least."""
+    upper = sorted(times)[min(len(times) // 2, len(times) - 2) :]
     x = [math.log(size) for size in upper]
     y = [math.log(statistics.median(times[size])) for size in upper]
     mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
