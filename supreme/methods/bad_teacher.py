@@ -81,6 +81,7 @@ class BadTeacher(UnlearningMethod):
         self._given_teacher = (incompetent_teacher,)
         self.competent: Frozen | None = None
         self.incompetent: Frozen | None = None
+        self._rows: list[Tensor] | None = None
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -94,12 +95,18 @@ class BadTeacher(UnlearningMethod):
         self.competent = Frozen(copy.deepcopy(self.model))
         self.incompetent = Frozen(reinitialise(self.model, seed) if given is None else copy.deepcopy(given))
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Look up each teacher's rows in host memory; later that would wait for the device."""
+        self._rows = _rows(batch)
+        return batch
+
     def loss(self, batch: Batch) -> Tensor:
         """KL to the teacher of each row, float (n,)."""
         if self.competent is None or self.incompetent is None:
             raise RuntimeError("the teachers exist once the method has been set up")
         student = self.model(batch.image)
-        rows = [wanted.nonzero().flatten() for wanted in (~batch.forget, batch.forget)]
+        rows, self._rows = self._rows or _rows(batch), None
+        rows = [wanted.to(student.device, non_blocking=True) for wanted in rows]
         pairs = zip((self.competent, self.incompetent), rows, strict=True)
         competent, incompetent = (_logits(teacher, batch.image, wanted, student.detach()) for teacher, wanted in pairs)
         losses = two_teachers(student, competent, incompetent, batch.forget, self.temperature)
@@ -122,6 +129,11 @@ class BadTeacher(UnlearningMethod):
                     "Expected retain_indices to be positions of D_r in D, each once; D_f is served anyway."
                 )
         return torch.cat([samples.index[samples.forget], drawn]).sort().values
+
+
+def _rows(batch: Batch) -> list[Tensor]:
+    """Positions in the batch of the rows of D_r, and of those of D_f."""
+    return [wanted.nonzero().flatten() for wanted in (~batch.forget, batch.forget)]
 
 
 def _logits(teacher: Frozen, images: Tensor, rows: Tensor, like: Tensor) -> Tensor:

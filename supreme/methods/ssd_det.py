@@ -114,7 +114,7 @@ class SSDDet(SSD):
 
     def _add(self, batch: Batch) -> None:
         assert self._gradients is not None
-        part, real = self._plan[batch.step.phase].data, batch.weight > 0
+        part, real = self._plan[batch.step.phase].data, slice(0 if batch.step.filler else None)
         sums = self.importances.setdefault(part, {})
         found = self._gradients(batch.image[real], batch.target[real])
         for name, parameter in pieces(self.model):
