@@ -147,6 +147,12 @@ class Evaluation(DistributedModule):
         """Names of :data:`supreme.batch.PARTS` to be served; one at least, or Lightning would skip the test."""
         return frozenset[str]().union(*self._needed.values()) or frozenset({"retain_test"})
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether any model has to be forwarded; where all outputs are given, images are not made ready for one."""
+        made = {name for name in self._needed if name == "unlearned" or getattr(self, name) is not None}
+        return any(self._needed[name] for name in made - self.given.keys())
+
     def setup(self, stage: str) -> None:
         """Compare weights before a precision replaces layers by such as keep them in another form."""
         self._replaced = kind_of(self.trainer.precision) != "float"

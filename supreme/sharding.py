@@ -229,11 +229,15 @@ def whole_norm(parameter: Tensor, piece: Tensor) -> Tensor:
     return (all_sum(square) if is_split(parameter) else square).sqrt()
 
 
-def loss_scale(module: LightningModule) -> float:
-    """Factor by which the precision plug-in, or DeepSpeed's optimiser, multiplies gradients (16-mixed), else 1."""
+def loss_scale(module: LightningModule) -> float | Tensor:
+    """Factor by which the precision plug-in, or DeepSpeed's optimiser, multiplies gradients (16-mixed), else 1.
+
+    That of a plug-in is a float32 scalar on the device, which nobody waits for.
+    """
     scaler = getattr(module.trainer.precision_plugin, "scaler", None)
     if scaler is not None:
-        return float(scaler.get_scale())
+        scale: Tensor = scaler.scale(torch.ones((), device=module.device))
+        return scale
     return float(next((getattr(optimizer, "loss_scale", 1.0) for optimizer in module.trainer.optimizers), 1.0))
 
 

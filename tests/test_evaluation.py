@@ -355,6 +355,20 @@ def test_given_outputs_are_passed_on_as_they_are(networks):
     assert run(scenario, u, outputs={"retrained": given}).outputs["retrained"] is given
 
 
+def test_images_are_made_ready_only_where_a_network_sees_them(networks, monkeypatch):
+    calls, made_ready = [], FullClass._transform
+    monkeypatch.setattr(FullClass, "_transform", lambda self, *given: calls.append(1) or made_ready(self, *given))
+    whole = run(FullClass(Digits(), 3), *networks.values())
+    assert len(calls) > 2
+    calls.clear()
+    u, r, *_ = networks.values()
+    again = run(FullClass(Digits(), 3), u, r, outputs=whole.outputs)
+    assert not calls
+    assert again.scores == whole.scores
+    run(FullClass(Digits(), 3), u, r, outputs={name: whole.outputs[name] for name in ("retrained", "original")})
+    assert len(calls) > 2
+
+
 def test_outputs_are_complete_ordered_and_right(networks):
     scenario = FullClass(Digits(), 3, evaluation_batch_size=50)
     network = networks["unlearned"].double()

@@ -29,12 +29,18 @@ from supreme.scenarios import FullClass, WholeDataset
 from supreme.seeding import isolated
 
 Times = dict[int, list[float]]  # size -> seconds, one per repeat
+Sides = dict[str, Callable[[], Callable[[], Any]]]  # "epoch 1024" -> what makes it ready
 
 
 def network(width: int) -> ResNet18:
     """With the same weights each time."""
     with isolated(SEED):
         return ResNet18(10, width)
+
+
+def train(data: WholeDataset) -> None:
+    """One epoch."""
+    ours(network(8), data, "cpu")
 
 
 def evaluate(models: Sequence[ResNet18], dataset: ImageDataset) -> None:
@@ -50,29 +56,38 @@ def importances(model: ResNet18, dataset: ImageDataset) -> None:
     quiet_trainer("cpu", max_epochs=1).fit(method, datamodule=WholeDataset(dataset, 64))
 
 
-def over_images(sizes: Sequence[int], repeats: int) -> dict[str, Times]:
+def later(work: Callable[..., None], *given: Any) -> Callable[[], Callable[[], None]]:
+    """Work with nothing to be made ready."""
+    return lambda: lambda: work(*given)
+
+
+def over_images(sizes: Sequence[int]) -> Sides:
     """Epoch and evaluation."""
-    found: dict[str, Times] = {"epoch": {}, "evaluation": {}}
+    sides, models = Sides(), [network(8) for _ in range(3)]
     for size in sizes:
-        dataset, models = pictures(size), [network(8) for _ in range(3)]
+        dataset = pictures(size)
         dataset.prepare()
-        sides: dict[str, Callable[[], Callable[[], Any]]] = {
-            "epoch": lambda dataset=dataset: lambda: ours(network(8), WholeDataset(dataset, 64), "cpu"),  # type: ignore[misc]
-            "evaluation": lambda dataset=dataset, models=models: lambda: evaluate(models, dataset),  # type: ignore[misc]
-        }
-        for name, values in in_turns(sides, repeats).wall.items():
-            found[name][size] = values
-    return found
+        sides[f"epoch {size}"] = later(train, WholeDataset(dataset, 64))
+        sides[f"evaluation {size}"] = later(evaluate, models, dataset)
+    return sides
 
 
-def over_weights(millions: Sequence[int], repeats: int) -> Times:
+def over_weights(millions: Sequence[int]) -> Sides:
     """Importances."""
-    found, dataset = Times(), pictures(128, size=8)
+    sides, dataset = Sides(), pictures(128, size=8)
     for count in millions:
         model = network(round(64 * math.sqrt(count / 11.17)))
         size = sum(p.numel() for p in model.parameters())
-        sides = {"importances": lambda model=model: lambda: importances(model, dataset)}
-        found[size] = in_turns(sides, repeats).wall["importances"]
+        sides[f"importances {size}"] = later(importances, model, dataset)
+    return sides
+
+
+def measure(sides: Sides, repeats: int) -> dict[str, Times]:
+    """All sizes in turns, so that a machine that slows down slows them all."""
+    found: dict[str, Times] = {}
+    for side, values in in_turns(sides, repeats).wall.items():
+        name, size = side.split()
+        found.setdefault(name, {})[int(size)] = values
     return found
 
 
@@ -122,8 +137,8 @@ def main() -> None:
     options.add_argument("--most_weights", type=int, default=64, help="in millions")
     given: argparse.Namespace = begin(options)
     with hushed():
-        found = over_images(doubling(given.smallest, given.largest), given.repeats)
-        found["importances"] = over_weights(doubling(1, given.most_weights), given.repeats)
+        found = measure(over_images(doubling(given.smallest, given.largest)), given.repeats)
+        found |= measure(over_weights(doubling(1, given.most_weights)), given.repeats)
     rows: list[Row] = [row(name, size, values, "s") for name, times in found.items() for size, values in times.items()]
     for name, times in found.items():
         value = slope(times)

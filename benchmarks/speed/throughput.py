@@ -3,16 +3,18 @@
     python benchmarks/speed/throughput.py                                  # ResNet18 at 32, ViT-B/16 at 224
     python benchmarks/speed/throughput.py --networks ResNet18 --batch_size 512
 
-Training (forward, backward, optimiser) is compiled by the library's callback; evaluation is a whole ``Evaluation`` of
-M_u with all metrics. Both run in bf16-mixed, channels-last where the network has it, on random pixels, as a user gets
-them. The time of a fit is that of the procedure alone; the first fit and evaluation do not count. The ceiling is the
-best of several bfloat16 matrix products of 8192 x 8192, measured before and after. Operations of a network are counted
-by torch (two per multiplication with addition); a training step takes three forward passes' worth. ``SSD`` on ViT-B/16
-counts its images per second alike. The bars are 30 % (ResNet18, training) and 40 % (ViT-B/16, training). Without a GPU
-the script says so and measures nothing.
+Training (forward, backward, optimiser) is compiled by the library's callback; evaluation is a whole ``Evaluation`` with
+all metrics of M_u beside M_r, M_o and an incompetent teacher, and counts the images that all of them forward; nothing
+compiles it. Both run in bf16-mixed, channels-last where the network has it, on random pixels that lie on the device,
+in batches that fill it. The time of a fit is that of the procedure alone; the first fit and evaluation do not count.
+The ceiling is the best of several bfloat16 matrix products of 8192 x 8192, measured before and after. Operations of a
+network are counted by torch (two per multiplication with addition); a training step takes three forward passes' worth.
+``SSD`` counts its images per second alike. The bars are 30 % (ResNet18, training) and 40 % (ViT-B/16, training).
+Without a GPU the script says so and measures nothing.
 """
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from supreme.distributed import hushed, quiet_trainer
 from supreme.evaluation import Evaluation
 from supreme.methods import SSD
 from supreme.models import ResNet18
+from supreme.models.build import reinitialise
 from supreme.scenarios import FullClass, WholeDataset
 
 PRECISION, SIDE = "bf16-mixed", 8192
@@ -84,19 +87,26 @@ def training(network: nn.Module, dataset: ImageDataset, batch_size: int, compile
     return epoch
 
 
-def evaluation(network: nn.Module, dataset: ImageDataset, batch_size: int) -> Callable[[], float]:
-    """A function that evaluates M_u with all metrics and gives the seconds."""
+def evaluation(network: nn.Module, dataset: ImageDataset, batch_size: int) -> tuple[Callable[[], float], int]:
+    """A function that evaluates with all metrics and gives the seconds, and how many images its models forward."""
+    original, incompetent = copy.deepcopy(network), reinitialise(network, 1)
+    retrained = reinitialise(network, 2)
+    images = 0
 
     def test() -> float:
+        nonlocal images
         trainer = quiet_trainer("gpu", precision=PRECISION)
         data = FullClass(dataset, 0, evaluation_batch_size=batch_size, resident=True)
         torch.cuda.synchronize()
         started = time.perf_counter()
-        trainer.test(Evaluation(network), datamodule=data, verbose=False)
+        module = Evaluation(network, retrained, original, incompetent)
+        trainer.test(module, datamodule=data, verbose=False)
         torch.cuda.synchronize()
+        images = sum(len(rows.index) for rows in module.outputs.values())
         return time.perf_counter() - started
 
-    return test
+    test()
+    return test, images
 
 
 def dampening(network: nn.Module, dataset: ImageDataset, batch_size: int) -> Callable[[], float]:
@@ -118,16 +128,18 @@ def measure(name: str, given: argparse.Namespace, peak: float) -> list[Row]:
     network, dataset = make(10), pictures(count, size=side)
     one = operations(network, side)
     network = network.to("cuda")
-    jobs: dict[str, tuple[Callable[[], float], int, float, str]] = {
-        "training": (training(network, dataset, batch_size, given.compile), count, 3.0, bar),
-        "evaluation": (evaluation(network, dataset, batch_size), 2 * count, 1.0, ""),
-        "SSD": (dampening(network, dataset, min(batch_size, 64)), count + count // 10, 3.0, ""),
+    small = min(batch_size, 64)  # SSD is defined on mean gradients of small batches
+    jobs: dict[str, tuple[Callable[[], float], int, float, str, int]] = {
+        "training": (training(network, dataset, batch_size, given.compile), count, 3.0, bar, batch_size),
+        "evaluation": (*evaluation(network, dataset, batch_size), 1.0, "", batch_size),
+        "SSD": (dampening(network, dataset, small), count + count // 10, 3.0, "", small),
     }
     rows = []
-    for job, (work, images, passes, wanted) in jobs.items():
+    for job, (work, images, passes, wanted, size) in jobs.items():
         work()
         times = [work() for _ in range(given.repeats)]
-        more: dict[str, Any] = {"batch_size": batch_size, "compiled": given.compile, "operations": one}
+        compiled = given.compile and job == "training"
+        more: dict[str, Any] = {"batch_size": size, "compiled": compiled, "operations": one}
         share = [100 * images / seconds * one * passes / peak for seconds in times]
         rows.append(row(f"{name} {job}", count, [images / seconds for seconds in times], "images/s", **more))
         rows.append(row(f"{name} {job}, share of ceiling", count, share, "%", wanted, **more))

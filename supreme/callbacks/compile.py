@@ -21,10 +21,10 @@ _MANY = 20_000  # batches of a fit from which compiling, some tens of seconds, i
 class Compile(Callback):
     """Compile the network of a fit with ``torch.compile``; names of weights stay as they are.
 
-    The network is compiled in place and warmed up before the first batch for every shape and mode that the phases of
-    the fit have; buffers, modes and generators are put back. That is outside of every measurement, so ``time_s`` has no
-    compilation in it. Teachers and other frozen models, and evaluation, are not compiled. Inductor draws dropout masks
-    of its own.
+    The network is compiled in place for the time of the fit and warmed up before the first batch for every shape and
+    mode that the phases have; buffers, modes and generators are put back. That is outside of every measurement, so
+    ``time_s`` has no compilation in it. Teachers and other frozen models, evaluation, and methods that say so
+    (``compiles = False``) are not compiled. Inductor draws dropout masks of its own.
 
     Args:
         when: True compiles in every fit; ``"auto"`` on one CUDA device with Triton, for fits of at least 20,000 batches
@@ -64,11 +64,21 @@ class Compile(Callback):
             if self.when != "auto":
                 raise
             self.compiled = False
-            vars(_network(pl_module)).pop("_compiled_call_impl")  # what Module.compile has set; nothing public takes it
+            _undo(pl_module)
             rank_zero_warn(f"{type(pl_module).__name__} goes on without torch.compile, which failed: {error}")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the network as it was: what comes after has other shapes."""
+        _undo(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the network as it was."""
+        _undo(pl_module)
 
     def _wanted(self, trainer: Trainer, module: LightningModule) -> bool:
         if self.when is False or not isinstance(getattr(module, "model", None), nn.Module):
+            return False
+        if not getattr(module, "compiles", True):
             return False
         if isinstance(trainer.strategy, FSDP2 | ZeRO):  # splits the weights, or has an engine of its own
             if self.when == "auto":
@@ -89,6 +99,12 @@ def _pays(trainer: Trainer) -> bool:
 def _network(module: Any) -> nn.Module:
     network: nn.Module = module.model
     return network
+
+
+def _undo(module: LightningModule) -> None:
+    network = getattr(module, "model", None)
+    if isinstance(network, nn.Module):
+        vars(network).pop("_compiled_call_impl", None)  # what Module.compile has set; nothing public takes it
 
 
 def _warm_up(trainer: Trainer, module: LightningModule, images: Tensor) -> None:

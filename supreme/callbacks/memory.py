@@ -1,6 +1,7 @@
 """Peak memory of the procedure alone."""
 
 import ctypes
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -55,6 +56,8 @@ class PeakMemory(Procedure):
         """Read what is in use before, without what earlier work has freed but the process has kept."""
         _give_back()
         self._meters = [_Meter(process_tree(trainer).resident_bytes)]
+        if trainer.strategy.root_device.type != "cpu":
+            gc.collect()  # an earlier Trainer's cycles hold models on the device, which would go during the fit
         accelerator = _accelerator_meter(trainer.strategy.root_device)
         if accelerator is not None:
             self._meters.append(accelerator)

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import nn
 
@@ -83,7 +84,7 @@ def _importances(stage: Stage, store: Store) -> None:
     original = load_model(store.path(stage.inputs["original"]), later=_later(stage, chosen))[0]
     method = chosen(original, **_arguments(stage, "method"))
     method.measure_full_alone()
-    data = WholeDataset(_dataset(stage), stage.config["batch_size"])
+    data = _settled(WholeDataset(_dataset(stage), stage.config["batch_size"]), stage)
     resources = _fit(stage, store, method, data, (), max_epochs=1)
     found = method.whole_importances()
 
@@ -118,6 +119,7 @@ def _unlearn(stage: Stage, store: Store) -> None:
         resources = as_if_computed(resources, store.description(shared))
     about = {"method": stage.config["method"], "seed": seed, "scenario": stage.config["scenario"]}
     _save(stage, store, method.model, about, resources, scenario.dataset, best)
+    method.release()
 
 
 def _outputs(stage: Stage, store: Store) -> None:
@@ -254,6 +256,8 @@ def _fit(
     clock, memory, load_ = ElapsedTime(), PeakMemory(), Utilisation()
     compiled = Compile(stage.config["trainer"].get("compile", "auto"))
     _trainer(stage, callbacks=[compiled, clock, memory, load_, *watchers], **trainer).fit(module, datamodule=data)
+    if compiled.compiled:
+        torch.compiler.reset()  # torch keeps few graphs for all networks of a process, and then compiles no more
     resources = {
         "time_s": clock.time_s,
         "peak_memory_bytes": float(memory.peak_memory_bytes),

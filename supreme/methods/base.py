@@ -43,6 +43,8 @@ class UnlearningMethod(DistributedModule):
             and hand over as the argument ``full_importance``: ``class_path`` of the class that computes them,
             ``arguments`` that they depend on (the batch size of the data counts in any case), and ``where``, values
             of other arguments that have to hold. A class has to state it itself; empty shares nothing.
+        compiles: whether ``torch.compile`` is for this method: False where it calls the network otherwise than with
+            whole batches of its phases, so that compiling would be repeated within the measured time.
         finished: whether the work is done, so that :attr:`model` is M_u.
 
     Raises:
@@ -72,6 +74,7 @@ class UnlearningMethod(DistributedModule):
     resumes: ClassVar[bool] = True
     reads_weights_early: ClassVar[bool] = False
     shared_importances: ClassVar[Mapping[str, Any]] = {}
+    compiles: ClassVar[bool] = True
 
     def __init__(self, original: nn.Module, seed: int = 0) -> None:
         super().__init__()
@@ -110,6 +113,8 @@ class UnlearningMethod(DistributedModule):
     def release(self) -> None:
         """Let go of all that is not M_u, once the fit is over: gradients, and what a subclass has collected."""
         self.model.zero_grad()
+        for name in self.frozen_names:
+            setattr(self, name, None)
 
     # --- Lightning's hooks
 

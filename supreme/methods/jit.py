@@ -56,6 +56,7 @@ class JIT(UnlearningMethod):
 
     paper: ClassVar[str] = "Foster et al. 2024, arXiv:2402.01401"
     needs: ClassVar[tuple[str, ...]] = ("forget",)
+    compiles: ClassVar[bool] = False
 
     def __init__(
         self,

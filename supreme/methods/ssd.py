@@ -153,11 +153,12 @@ class SSD(UnlearningMethod):
         """Add the batch's squared (or absolute) gradient to the importances of its set."""
         sums = self.importances.setdefault(self._plan[self._phase].data, {})
         scale = loss_scale(self)
+        unscaled = not isinstance(scale, Tensor) and scale == 1
         self._batches += 1
         for name, parameter in pieces(self.model):
             gradient = local_gradient(parameter)
             gradient = gradient if gradient.dtype == torch.float64 else gradient.float()
-            gradient = gradient if scale == 1 else gradient / scale
+            gradient = gradient if unscaled else gradient / scale
             if name not in sums:
                 sums[name] = torch.zeros_like(gradient)
             if self.power == 2:

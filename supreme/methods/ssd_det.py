@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.nn import functional
@@ -58,6 +59,7 @@ class SSDDet(SSD):
 
     paper: ClassVar[str] = "Foster et al. 2023, arXiv:2308.07707"
     power: ClassVar[Literal[1, 2]] = 2
+    compiles: ClassVar[bool] = False
     shared_importances: ClassVar[Mapping[str, Any]] = {
         "class_path": "supreme.methods.ssd_det.SSDDet",
         "arguments": ("chunk_size",),
@@ -106,9 +108,11 @@ class SSDDet(SSD):
         self._gradients = SampleGradientSums(network, self.sample_loss, self.power, self.chunk_size)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
-        """Add the rows of this rank; then pass one row through M_u, because every strategy waits for gradients."""
+        """Add the rows of this rank; several ranks pass one row through M_u, because strategies wait for gradients."""
         with torch.autocast(self.device.type, enabled=False):
             self._add(batch)
+            if isinstance(self.trainer.strategy, SingleDeviceStrategy):
+                return 0 * next(p for p in self.model.parameters() if p.requires_grad).flatten()[0]
             first = batch._replace(image=batch.image[:1], target=batch.target[:1], weight=batch.weight[:1])
             return 0 * self.mean_loss(self.loss(first), first)
 

@@ -69,6 +69,7 @@ class UNSIR(UnlearningMethod):
     paper: ClassVar[str] = "Tarun et al. 2023, arXiv:2111.08947"
     needs: ClassVar[tuple[str, ...]] = ("retain", "class")
     resumes: ClassVar[bool] = False
+    compiles: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -140,7 +141,8 @@ class UNSIR(UnlearningMethod):
     def _alone(self) -> bool:
         """Whether nothing waits for gradients of the weights: no wrapper, no shards, no scaler of 16-mixed."""
         split = any(is_split(parameter) for _, parameter in pieces(self.model))
-        return self.trainer.model is self and loss_scale(self) == 1 and not split
+        scale = loss_scale(self)
+        return self.trainer.model is self and not isinstance(scale, Tensor) and scale == 1 and not split
 
     def _hold_weights(self, hold: bool) -> None:
         for parameter in self._still:

@@ -214,8 +214,13 @@ class Scenario(LightningDataModule, ABC):
         return batch._replace(**tensors)
 
     def on_after_batch_transfer(self, batch: Batch | EvaluationBatch, dataloader_idx: int) -> Batch | EvaluationBatch:
-        """Scale, augment and normalise on the device, in the network's precision and in the layout that it likes."""
+        """Scale, augment and normalise on the device, in the network's precision and in the layout that it likes.
+
+        A module with ``reads_images = False`` gets the images as they are stored.
+        """
         module = self._module()
+        if not getattr(module, "reads_images", True):
+            return batch
         image = self._transform(batch, int(getattr(module, "seed", 0)), getattr(module, "input_spec", None))
         reference = next((p for p in module.parameters() if p.is_floating_point()), None)
         if reference is not None:

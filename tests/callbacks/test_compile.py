@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
@@ -13,7 +14,7 @@ from supreme.classifier import ImageClassifier, Recipe
 from supreme.datasets.digits import Digits
 from supreme.distributed import FSDP2, ZeRO, quiet_trainer
 from supreme.errors import ConfigError
-from supreme.methods import SSD
+from supreme.methods import JIT, SSD, UNSIR, LFSSDDet, SSDDet
 from supreme.scenarios.full_class import FullClass
 from supreme.scenarios.whole_dataset import WholeDataset
 
@@ -88,6 +89,28 @@ def test_every_shape_and_mode_is_made_before_the_clock(monkeypatch):
     assert len(graphs) == made[-1] >= 3  # sizes 500, 438 of D and 146 of D_f
     for name, value in method.model.named_buffers():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("method", [JIT, UNSIR, SSDDet, LFSSDDet])
+def test_methods_that_call_the_network_in_other_shapes_are_left_alone(method):
+    fit, module = Trainer(logger=False, accelerator="cpu"), method(Network())
+    assert not Compile(True)._wanted(fit, module)
+    assert Compile(True)._wanted(fit, SSD(Network()))
+
+
+def test_the_network_is_as_it_was_after_the_fit(monkeypatch):
+    """Whatever comes next, in other shapes, is not compiled; nor is it after a failure."""
+    assert "_compiled_call_impl" not in vars(fitted([Compile(True, "eager")]).model)
+
+    class Broken(Callback):
+        def on_train_batch_end(self, *_):
+            raise RuntimeError("no")
+
+    seen, undo = [], Compile.on_exception
+    monkeypatch.setattr(Compile, "on_exception", lambda self, t, m, e: seen.append(m.model) or undo(self, t, m, e))
+    with pytest.raises(RuntimeError, match="no"):
+        fitted([Compile(True, "eager"), Broken()])
+    assert "_compiled_call_impl" not in vars(seen[0])
 
 
 def test_auto_goes_on_where_compiling_fails(monkeypatch):

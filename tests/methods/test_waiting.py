@@ -1,12 +1,15 @@
 """No step of a method waits for the device: what an accelerator would have to finish first is known beforehand."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import supreme
 from supreme.classifier import ImageClassifier, Recipe
 from supreme.methods import (
     ASSD,
@@ -33,12 +36,14 @@ METHODS = {
 }
 
 
-def optimiser_on_a_cpu():
-    """Whether Adam of single tensors reads its number of steps, which is on the host everywhere."""
-    frame = sys._getframe()
-    while frame is not None and not frame.f_code.co_filename.endswith(("optim/adam.py", "classifier.py", "base.py")):
+def in_the_optimiser():
+    """Whether torch asks: Adam for its number of steps, which is on the host, or a scaler whether a step is to be."""
+    frame, ours = sys._getframe(2), str(Path(supreme.__file__).parent)
+    while frame is not None and not frame.f_code.co_filename.startswith(ours):
+        if frame.f_code.co_filename.endswith("optim/adam.py") or frame.f_code.co_name == "_maybe_opt_step":
+            return True
         frame = frame.f_back  # a training step runs inside the optimiser's, as its closure
-    return frame is not None and frame.f_code.co_filename.endswith("optim/adam.py")
+    return False
 
 
 class Operations(TorchDispatchMode):
@@ -52,7 +57,7 @@ class Operations(TorchDispatchMode):
         name = func.overloadpacket.__name__
         places = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
         mask = any(place is not None and place.dtype in (torch.bool, torch.uint8) for place in places)
-        if mask or (name in WAITING and not optimiser_on_a_cpu()):
+        if mask or (name in WAITING and not in_the_optimiser()):
             self.found.append(name)
         return func(*args, **(kwargs or {}))
 
@@ -73,10 +78,16 @@ class Watch(Callback):
         self.found.append(((step.phase, step.epoch, step.number), self.operations.found))
 
 
+def half():
+    """16-mixed with a scaler, which torch has on a CPU too."""
+    return {"precision": None, "plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
+
+
+@pytest.mark.parametrize("settings", [dict, half], ids=["float32", "16-mixed"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
-def test_steps_ask_the_device_nothing(method, tiny, fit):
+def test_steps_ask_the_device_nothing(method, settings, tiny, fit):
     watch = Watch()
-    fit(method(tiny.network(), **METHODS[method]), tiny.scenario(batch_size=8), callbacks=[watch])
+    fit(method(tiny.network(), **METHODS[method]), tiny.scenario(batch_size=8), callbacks=[watch], **settings())
     assert len(watch.found) >= (1 if method is JIT else 2)
     asked = {place: names for place, names in watch.found if names}
     assert method is SCRUB or not asked
