@@ -136,6 +136,8 @@ def main() -> None:
     options.add_argument("--largest", type=int, default=32768, help="images")
     options.add_argument("--most_weights", type=int, default=64, help="in millions")
     given: argparse.Namespace = begin(options)
+    if given.largest < 2 * given.smallest or given.most_weights < 2:
+        options.error("expected two sizes at least: --largest twice --smallest or more, --most_weights 2 or more")
     with hushed():
         found = measure(over_images(doubling(given.smallest, given.largest)), given.repeats)
         found |= measure(over_weights(doubling(1, given.most_weights)), given.repeats)

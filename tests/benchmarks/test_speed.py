@@ -16,9 +16,9 @@ FOLDER = ROOT / "benchmarks" / "speed"
 SMALL = {
     "training_epoch": ("--part", "tiny", "--tiny_count", "320"),
     "importances": ("--networks", "tiny", "--count", "40"),
-    "scaling": ("--smallest", "32", "--largest", "64", "--most_weights", "1"),
+    "scaling": ("--smallest", "32", "--largest", "64", "--most_weights", "2"),
     "start": (),
-    "workers": ("--workers", "1", "2", "--seeds", "1", "--epochs", "1", "--width", "2"),
+    "workers": ("--workers", "1", "2", "--seeds", "1", "--epochs", "1", "--width", "8"),
     "memory": ("--batch_sizes", "4", "--width", "16"),
 }
 
