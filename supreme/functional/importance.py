@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
 GRADIENT_BYTES = {"cpu": 2**26, "other": 2**32}  # what the gradients of one chunk may take, but on CUDA
 CUDA_SHARE = 1 / 32  # of the memory of a CUDA device, likewise
-ROWS = {"cpu": (8, 128), "other": (2, 128)}  # samples of one chunk: where it begins to pay, and at most
+ROWS = {"cpu": (8, 256), "other": (2, 128)}  # samples of one chunk: where it begins to pay, and at most
 PIXELS = {"cpu": 2**19, "other": 2**25}  # values of the images of one chunk, beyond 16 samples
 SUMMED = 16  # samples that go one by one before their sum is added up in float64
 LONG = 2**14  # weights, from which on rows are summed one by one
@@ -154,14 +154,14 @@ def fitting_rows(network: nn.Module, pixels: int = 1) -> int:
         pixels: values of one image, which stand for what the layers keep of it.
 
     Returns:
-        8 to 128 on a CPU, 2 to 128 elsewhere, and 1 where fewer fit and nothing is gained. Their gradients take at most
+        8 to 256 on a CPU, 2 to 128 elsewhere, and 1 where fewer fit and nothing is gained. Their gradients take at most
         64 MiB on a CPU, beyond which one by one is faster, a 32nd of the device's memory on CUDA, and 4 GiB elsewhere.
         It depends on nothing but the network, the images and the model of the device, not on what else lies in its
         memory, so that a repeated run has the same chunks.
 
     Example:
         >>> fitting_rows(nn.Linear(2, 2)), fitting_rows(nn.Linear(10000, 10000, device="meta"))
-        (128, 10)
+        (256, 10)
         >>> fitting_rows(nn.Linear(2, 2), pixels=3 * 64 * 64), fitting_rows(nn.Linear(2, 2), pixels=3 * 224 * 224)
         (42, 16)
     """

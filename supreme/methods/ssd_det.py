@@ -18,7 +18,7 @@ from supreme.methods.base import check_positive
 from supreme.methods.ssd import SSD
 from supreme.outline import whole_copy
 
-BATCH_SIZE = 128  # rows that are read at a time; a result does not depend on it
+BATCH_SIZE = 256  # rows that are read at a time; a result does not depend on it
 
 
 class SSDDet(SSD):
