@@ -105,7 +105,7 @@ def plot(found: dict[str, Times], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, len(found), figsize=(4 * len(found), 3.4), constrained_layout=True, squeeze=False)
     for panel, (name, times) in zip(axes[0], found.items(), strict=True):
@@ -118,6 +118,12 @@ def plot(found: dict[str, Times], path: Path) -> None:
         panel.plot(sizes, line, "--", color="#555555", linewidth=1, label="slope 1")
         panel.set(xscale="log", yscale="log", title=name, ylabel="seconds")
         panel.set_xlabel("weights" if name == "importances" else "images")
+        panel.set_xticks(sizes)
+        panel.xaxis.set_major_formatter(ticker.EngFormatter(places=0, sep=""))
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_minor_formatter(ticker.NullFormatter())
         panel.legend(frameon=False)
     for suffix in (".svg", ".png"):
         figure.savefig(path.with_suffix(suffix), dpi=150)
