@@ -54,7 +54,7 @@ class PeakMemory(Procedure):
 
     def begin(self, trainer: Trainer) -> None:
         """Read what is in use before, without what earlier work has freed but the process has kept."""
-        _give_back()
+        give_back()
         self._meters = [_Meter(process_tree(trainer).resident_bytes)]
         if trainer.strategy.root_device.type != "cpu":
             gc.collect()  # an earlier Trainer's cycles hold models on the device, which would go during the fit
@@ -118,7 +118,7 @@ class _Meter:
         self.peak = max(self.peak, self._high())
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Return freed memory to the system, where the C library can (glibc): taking it again would not be seen."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

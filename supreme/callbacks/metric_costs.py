@@ -1,5 +1,6 @@
 """What each metric of an evaluation costs."""
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
-from supreme.callbacks.memory import _accelerator_meter, _Meter
+from supreme.callbacks.memory import _accelerator_meter, _Meter, give_back
 from supreme.callbacks.procedure import over_ranks, synchronise
 from supreme.callbacks.sampling import Sampler
 
@@ -52,6 +53,8 @@ class MetricCosts(Callback):
                 self._peak_bytes.setdefault(key, 0.0)
                 for name in ("update", "compute"):
                     self._watch(metric, name, key, device)
+        gc.collect()  # what earlier work has left would go while a metric is measured, and hide what that one takes
+        give_back()
         self._sampler = Sampler(self._read, self.interval_s)
         self._sampler.start()
 

@@ -1,5 +1,6 @@
 """What each metric of an evaluation costs."""
 
+import gc
 import time
 
 import pytest
@@ -43,6 +44,14 @@ class Large(Accuracy):
         return super().compute() * block[0]
 
 
+class Collecting(Large):
+    """Meets a garbage collection, as can happen at any time."""
+
+    def compute(self):
+        gc.collect()
+        return super().compute()
+
+
 class Broken(Accuracy):
     """Raises."""
 
@@ -75,6 +84,19 @@ def test_time_and_memory_are_those_of_the_metric():
     assert BLOCK * 0.8 < costs.costs["metric_peak_memory_bytes/large"] < BLOCK * 2
     assert costs.costs["metric_peak_memory_bytes/slow"] < BLOCK / 2
     assert evaluation.scores["forget/slow"] == evaluation.scores["forget/accuracy"]
+
+
+def test_what_earlier_work_has_left_does_not_hide_what_a_metric_takes():
+    gc.disable()
+    try:
+        cycle = [torch.ones(BLOCK, dtype=torch.uint8) for _ in range(2)]
+        cycle.append(cycle)
+        del cycle
+        costs = MetricCosts()
+        evaluated(Collecting(), callback=costs)
+    finally:
+        gc.enable()
+    assert BLOCK * 0.8 < costs.costs["metric_peak_memory_bytes/large"] < BLOCK * 2
 
 
 def test_it_changes_no_value_and_leaves_the_metrics_as_they_were():
