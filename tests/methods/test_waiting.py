@@ -75,7 +75,12 @@ class Watch(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.operations.__exit__(None, None, None)
         step = batch.step
-        self.found.append(((step.phase, step.epoch, step.number), self.operations.found))
+        self.operations, found = None, self.operations.found
+        self.found.append(((step.phase, step.epoch, step.number), found))
+
+    def on_exception(self, trainer, pl_module, exception):
+        if self.operations is not None:  # a failing step must not leave every later test watched
+            self.operations.__exit__(None, None, None)
 
 
 def half():
