@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -48,13 +48,15 @@ class Crew(Protocol):
         """End at once, finished or not."""
 
 
-def perform(stage: Stage, store: Store, execute: str) -> Outcome:
+def perform(stage: Stage, store: Store, execute: str, led: Callable[[], bool] = lambda: True) -> Outcome:
     """Execute a stage; a failure is noted in the store.
 
     Args:
         stage: what to do.
         store: where its inputs are and its result goes.
         execute: dotted name of ``function(stage, store) -> None``, which commits the stage's result.
+        led: whether the scheduler that asked for it still lives. What fails once it is gone (its lease is, the ranks
+            of a stage are being ended) says nothing about the stage and is not noted.
 
     Returns:
         How it ended; the seconds are those of the work, without the import of the executor.
@@ -69,9 +71,9 @@ def perform(stage: Stage, store: Store, execute: str) -> Outcome:
     except SystemExit as exc:
         if isinstance(exc.__context__, KeyboardInterrupt):  # Lightning's Trainer turns Ctrl-C into an exit
             raise KeyboardInterrupt from exc
-        reason = _note(stage, store, RuntimeError(f"it asked Python to exit with code {exc.code}"))
+        reason = _note(stage, store, RuntimeError(f"it asked Python to exit with code {exc.code}"), led)
     except Exception as exc:
-        reason = _note(stage, store, exc)
+        reason = _note(stage, store, exc, led)
     seconds = time.monotonic() - started
     _tidy()
     return Outcome(stage, reason, seconds)
@@ -93,9 +95,9 @@ def _check(stage: Stage, store: Store) -> None:
         raise SupremeError(f"The executor returned without committing {wanted}.")
 
 
-def _note(stage: Stage, store: Store, exc: BaseException | str) -> str:
+def _note(stage: Stage, store: Store, exc: BaseException | str, led: Callable[[], bool] = lambda: True) -> str:
     try:
-        return store.fail(stage, exc)
+        return store.fail(stage, exc) if led() else str(exc)
     except OutputError as unwritten:
         return f"{exc} (and this could not be noted: {unwritten})"
 
@@ -254,10 +256,11 @@ def _serve(connection: Connection, settings: Mapping[str, Any], execute: str, th
             stage = connection.recv()
         except EOFError:
             return
+        if parent.is_alive():
+            with _printing_to(store.log(stage)), _threads(threads):
+                outcome = perform(stage, store, execute, parent.is_alive)
         if not parent.is_alive():
             return
-        with _printing_to(store.log(stage)), _threads(threads):
-            outcome = perform(stage, store, execute)
         connection.send(outcome)
 
 

@@ -25,6 +25,7 @@ from supreme.experiment.status import status
 from supreme.experiment.store import Store
 
 MakePlan = Callable[..., Plan]
+Launch = Callable[..., "subprocess.Popen[str]"]
 EXECUTE = "tiny_executor:execute"
 STAGES = 2 + 12 + 8 + 16  # train, unlearn, outputs, evaluate of the small plan
 RUNS = 16
@@ -366,7 +367,7 @@ SCRIPT = """
         sys.path.insert(0, sys.argv[2])
         try:
             plan = load_plan(sys.argv[1], Path(sys.argv[2]) / "fake")
-            summary = run_plan(plan, "tiny_executor:execute", int(sys.argv[3]))
+            summary = run_plan(plan, sys.argv[4], int(sys.argv[3]))
         except KeyboardInterrupt:
             sys.exit(130)
         print(summary.done, summary.reused, summary.stages_done, len(summary.failed))
@@ -375,14 +376,15 @@ SCRIPT = """
 
 
 @pytest.fixture
-def launch(package: Path, tmp_path: Path) -> Iterator[Callable[[int], "subprocess.Popen[str]"]]:
+def launch(package: Path, tmp_path: Path) -> Iterator[Launch]:
     """Start the small plan in a process of its own."""
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     started: list[subprocess.Popen[str]] = []
 
-    def start(workers: int) -> "subprocess.Popen[str]":
-        command = [sys.executable, str(script), str(tmp_path / "tiny.yaml"), str(package.parent), str(workers)]
+    def start(workers: int, execute: str = EXECUTE) -> "subprocess.Popen[str]":
+        words = tmp_path / "tiny.yaml", package.parent, workers, execute
+        command = [sys.executable, str(script), *map(str, words)]
         paths = {**os.environ, "PYTHONPATH": str(Path(supreme.__file__).parents[1])}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, env=paths, start_new_session=True, **pipes))
@@ -421,7 +423,7 @@ def sleeping(plan: Plan) -> bool:
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_everything_and_leaves_no_lease(
-    make_plan: MakePlan, launch: Callable[[int], "subprocess.Popen[str]"], workers: int, sent: signal.Signals
+    make_plan: MakePlan, launch: Launch, workers: int, sent: signal.Signals
 ) -> None:
     plan = make_plan(methods=ssd("", seconds=60))
     process = launch(workers)
@@ -438,9 +440,7 @@ def test_an_interrupt_ends_everything_and_leaves_no_lease(
     assert list((plan.output / "failures").iterdir()) == []
 
 
-def test_a_killed_scheduler_takes_its_workers_along_and_is_resumed(
-    make_plan: MakePlan, launch: Callable[[int], "subprocess.Popen[str]"]
-) -> None:
+def test_a_killed_scheduler_takes_its_workers_along_and_is_resumed(make_plan: MakePlan, launch: Launch) -> None:
     slow = make_plan(methods=ssd("", seconds=60))
     process = launch(2)
     wait_for(lambda: sleeping(slow) and len(family(process)) == 3)  # two workers and Python's resource tracker
@@ -462,7 +462,34 @@ def test_a_killed_scheduler_takes_its_workers_along_and_is_resumed(
     assert status(slow.output, slow).working == {}
 
 
-def test_two_schedulers_share_the_work(make_plan: MakePlan, launch: Callable[[int], "subprocess.Popen[str]"]) -> None:
+def test_what_fails_after_the_scheduler_is_gone_is_no_failure(
+    make_plan: MakePlan, package: Path, launch: Launch
+) -> None:
+    """A worker lives a moment longer than its scheduler; what it meets then (no lease, no ranks) is not the stage's."""
+    executor = package.parent / "tiny_executor.py"
+    orphaned = """
+    import multiprocessing
+
+    def fail_when_orphaned(stage, store):
+        if stage.kind == "unlearn":
+            note(store, "begin", stage)
+            multiprocessing.parent_process().join()
+            assert store.leases.holder(stage.key) is not None
+        execute(stage, store)
+    """
+    executor.write_text(executor.read_text() + textwrap.dedent(orphaned))
+    plan = make_plan()
+    process = launch(2, "tiny_executor:fail_when_orphaned")
+    wait_for(lambda: sum(what == "begin" and kind == "unlearn" for what, _, kind, *_ in calls(plan)) == 2)
+    children = family(process)
+    process.kill()
+    process.wait()
+    wait_for(lambda: gone(children))
+    assert status(plan.output, plan).failed == ()
+    assert run(plan).failed == ()
+
+
+def test_two_schedulers_share_the_work(make_plan: MakePlan, launch: Launch) -> None:
     plan = make_plan(methods="[{class_path: FineTune, init_args: {seconds: 0.1}}, SSD]")
     processes = [launch(1), launch(2)]
     answers = [process.communicate(timeout=60) for process in processes]
@@ -476,9 +503,7 @@ def test_two_schedulers_share_the_work(make_plan: MakePlan, launch: Callable[[in
     assert leases(plan) == []
 
 
-def test_a_failure_elsewhere_is_not_repeated(
-    make_plan: MakePlan, launch: Callable[[int], "subprocess.Popen[str]"]
-) -> None:
+def test_a_failure_elsewhere_is_not_repeated(make_plan: MakePlan, launch: Launch) -> None:
     plan = make_plan(
         methods=ssd("raise", seconds=0.4), seeds="[1]", scenarios="[{class_path: FullClass, targets: [3]}]"
     )
