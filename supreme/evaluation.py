@@ -59,14 +59,45 @@ class Outputs(NamedTuple):
         Raises:
             CheckpointError: if a sample is not among the outputs.
         """
+        return self.logits[self._places(part.cpu(), index.cpu())].to(part.device)
+
+    def split(self, sets: Mapping[str, Tensor]) -> "Outputs":
+        """Outputs on the parts of a scenario, from those on all of D and D'.
+
+        A model says the same about an image whatever is to be forgotten, so M_o is forwarded once for all targets.
+
+        Args:
+            sets: positions in D or D' by name of :data:`supreme.batch.PARTS`, ascending, as
+                :meth:`supreme.scenarios.base.Scenario.indices` gives them. The outputs themselves are those of
+                :class:`supreme.scenarios.whole_dataset.WholeDataset`, which calls all images retained.
+
+        Raises:
+            CheckpointError: if a sample is not among the outputs.
+
+        Example:
+            >>> index, logits = torch.arange(3), torch.tensor([[0.0], [1.0], [2.0]])
+            >>> whole = Outputs(torch.full((3,), PARTS.index("retain_test")), index, index, logits)
+            >>> found = whole.split({"retain_test": torch.tensor([0, 2]), "forget_test": torch.tensor([1])})
+            >>> [PARTS[number] for number in found.part], found.index.tolist(), found.logits.flatten().tolist()
+            (['retain_test', 'retain_test', 'forget_test'], [0, 2, 1], [0.0, 2.0, 1.0])
+        """
+        chosen = [(name, sets[name]) for name in PARTS if name in sets]
+        index = torch.cat([rows for _, rows in chosen])
+        part = torch.cat([torch.full_like(rows, PARTS.index(name)) for name, rows in chosen])
+        retained = torch.tensor([PARTS.index(name.replace("forget", "retain")) for name in PARTS])
+        places = self._places(retained[part], index)
+        return Outputs(part, index, self.target[places], self.logits[places])
+
+    def _places(self, part: Tensor, index: Tensor) -> Tensor:
+        """Rows of the given samples."""
         if not len(index):  # a rank may have no sample of a part
-            return self.logits[:0].to(part.device)
+            return index
         stride = int(self.index.max()) + 1
-        wanted, known = (part * stride + index).cpu(), self.part * stride + self.index
+        wanted, known = part * stride + index, self.part * stride + self.index
         where = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
         if int(index.max()) >= stride or not bool((known[where] == wanted).all()):
             raise CheckpointError("Expected stored outputs for every sample, but some are missing; evaluate again.")
-        return self.logits[where].to(part.device)
+        return where
 
 
 class _OutputTable(Table):

@@ -10,11 +10,13 @@ from supreme.experiment.seeds import Seeds
 from supreme.experiment.source import Sources
 from supreme.experiment.stage import Choice, Kind, Stage, digest
 
+WHOLE = "supreme.scenarios.whole_dataset"
+
 # What executes a stage beside the plan's own components: a change in it makes the stage's results stale.
 _RESOURCES = ("supreme.callbacks.time", "supreme.callbacks.memory", "supreme.callbacks.utilisation")
 SOURCES: Mapping[Kind, tuple[str, ...]] = {
-    "train": ("supreme.classifier", "supreme.scenarios.whole_dataset"),
-    "importances": ("supreme.scenarios.whole_dataset", *_RESOURCES),
+    "train": ("supreme.classifier", WHOLE),
+    "importances": (WHOLE, *_RESOURCES),
     "unlearn": _RESOURCES,
     "outputs": ("supreme.evaluation",),
     "evaluate": ("supreme.evaluation", "supreme.metrics.suite"),
@@ -86,8 +88,8 @@ class Chains:
         inputs = {
             "unlearned": train if original else self.unlearn(cell, method),
             "retrained": retrained,
-            "original_outputs": self.outputs(cell, train, "M_o"),
-            "retrained_outputs": self.outputs(cell, retrained, "M_r"),
+            "original_outputs": self.original_outputs(cell),
+            "retrained_outputs": self.retrained_outputs(cell),
         }
         if cell.seeds != cell.seeds.first:
             inputs["first"] = self.evaluate(replace(cell, seeds=cell.seeds.first), method, original)
@@ -157,8 +159,20 @@ class Chains:
         names = (cell.dataset.label, cell.network.label, "importances", cell.seeds.training, size)
         return self._once((*names, digest(computed.config)), make)
 
-    def outputs(self, cell: Cell, model: Stage, symbol: str) -> Stage:
-        """The stage that keeps the logits of M_o or M_r on all parts of the scenario."""
+    def original_outputs(self, cell: Cell) -> Stage:
+        """The stage that keeps the logits of M_o on D and D', the same for all targets."""
+        train = self.train(cell)
+
+        def make() -> Stage:
+            config = {**self._common(cell, "outputs", (WHOLE,)), "evaluation": self.evaluation}
+            label = f"outputs of M_o, {cell.network.label} on {cell.dataset.label}, seed {cell.seeds.training}"
+            return Stage("outputs", config, {"model": train}, label)
+
+        return self._once(("outputs", train.key), make)
+
+    def retrained_outputs(self, cell: Cell) -> Stage:
+        """The stage that keeps the logits of M_r on all parts of the scenario, and of the incompetent teacher."""
+        retrained = self.unlearn(cell, self.retrain)
 
         def make() -> Stage:
             config = {
@@ -166,10 +180,10 @@ class Chains:
                 "scenario": cell.scenario.config,
                 "evaluation": self.evaluation,
             }
-            label = f"outputs of {symbol}, {cell.place}, {cell.network.label} on {cell.dataset.label}, {_seed(cell)}"
-            return Stage("outputs", config, {"model": model}, label)
+            label = f"outputs of M_r, {cell.place}, {cell.network.label} on {cell.dataset.label}, {_seed(cell)}"
+            return Stage("outputs", config, {"model": retrained}, label)
 
-        return self._once((*_names(cell), "outputs", model.key, cell.scenario.init_args.get("draw_seed")), make)
+        return self._once((*_names(cell), "outputs", retrained.key), make)
 
     def _common(self, cell: Cell, kind: Kind, paths: tuple[str, ...]) -> dict[str, Any]:
         """What every stage holds, and the hash of its code."""

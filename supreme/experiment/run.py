@@ -123,16 +123,17 @@ def _unlearn(stage: Stage, store: Store) -> None:
 
 
 def _outputs(stage: Stage, store: Store) -> None:
-    """Logits of M_o or M_r on all parts; beside those of M_o the incompetent teacher's on the forget part.
+    """Logits of M_o on D and D', for all targets; those of M_r on all parts, and of the incompetent teacher on D'_f.
 
     The rows of M_o and of M_r themselves take their logits from here too, for every unlearning seed of the target.
     """
-    scenario, source = _scenario(stage), stage.inputs["model"]
-    forget = "forget_train" if scenario.random else "forget_test"
-    network = load_model(store.path(source), later=True)[0]
+    whole = "scenario" not in stage.config
+    scenario = _settled(WholeDataset(_dataset(stage), **_sizes(stage)), stage) if whole else _scenario(stage)
+    network = load_model(store.path(stage.inputs["model"]), later=True)[0]
     networks, parts = {OUTPUTS: network}, {OUTPUTS: set(PARTS)}
-    if source.kind == "train":
+    if not whole:
         seed = derive(scenario.request.fingerprint, "incompetent teacher")
+        forget = "forget_train" if scenario.random else "forget_test"
         networks[TEACHER_OUTPUTS], parts[TEACHER_OUTPUTS] = reinitialise(network, seed), {forget}
     kept = {}
     for name, model in networks.items():
@@ -204,20 +205,29 @@ def _tested(
     metrics: Sequence[EvaluationMetric],
     known: Mapping[str, Outputs],
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """A finished evaluation, and what each metric cost where that is asked for; ``known`` outputs are not computed."""
+    """A finished evaluation, and what each metric cost where that is asked for; ``known`` outputs are not computed.
+
+    Where a scenario serves images in a way of its own, M_o is forwarded on what it serves.
+    """
     inputs = {role: store.path(source) for role, source in stage.inputs.items()}
-    outputs = {
-        **known,
-        "retrained": Outputs.load(inputs["retrained_outputs"] / OUTPUTS),
-        "original": Outputs.load(inputs["original_outputs"] / OUTPUTS),
-        "incompetent": Outputs.load(inputs["original_outputs"] / TEACHER_OUTPUTS),
-    }
+    original, outputs = (
+        stage.inputs["original_outputs"].inputs["model"],
+        {
+            **known,
+            "retrained": Outputs.load(inputs["retrained_outputs"] / OUTPUTS),
+            "incompetent": Outputs.load(inputs["retrained_outputs"] / TEACHER_OUTPUTS),
+        },
+    )
+    usual = scenario.serves_as_usual()
+    if usual:
+        outputs["original"] = Outputs.load(inputs["original_outputs"] / OUTPUTS).split(scenario.indices())
     for name in ("retrained", "original"):
-        if stage.inputs["unlearned"] == stage.inputs[f"{name}_outputs"].inputs["model"]:
+        if stage.inputs["unlearned"] == stage.inputs[f"{name}_outputs"].inputs["model"] and name in outputs:
             outputs["unlearned"] = outputs[name]
     evaluation = Evaluation(
         load_model(inputs["unlearned"], later=True)[0],
         load_model(inputs["retrained"], later=True)[0],
+        None if usual else load_model(store.path(original), later=True)[0],
         outputs=outputs,
         metrics=metrics,
         random=scenario.random,
@@ -320,11 +330,14 @@ def _training(stage: Stage) -> tuple[Recipe, int, int]:
 
 def _scenario(stage: Stage) -> Scenario:
     chosen = load(stage.config["scenario"]["class_path"])
-    arguments: dict[str, Any] = {"batch_size": _training(stage)[2]}
-    if "batch_size" in stage.config.get("evaluation", {}):
-        arguments["evaluation_batch_size"] = stage.config["evaluation"]["batch_size"]
-    scenario: Scenario = chosen(_dataset(stage), **{**arguments, **_arguments(stage, "scenario")})
+    scenario: Scenario = chosen(_dataset(stage), **{**_sizes(stage), **_arguments(stage, "scenario")})
     return _settled(scenario, stage)
+
+
+def _sizes(stage: Stage) -> dict[str, Any]:
+    """The plan's batch sizes, as a scenario takes them."""
+    of_evaluation = stage.config.get("evaluation", {}).get("batch_size")
+    return {"batch_size": _training(stage)[2], "evaluation_batch_size": of_evaluation}
 
 
 def _settled(data: SomeScenario, stage: Stage) -> SomeScenario:

@@ -20,9 +20,8 @@ _Choice: TypeAlias = tuple[float, int, int, int, int]  # cost, runs, I, J, K
 MOST = 1000  # unlearning or evaluation seeds, as in plans
 MOST_TRAINING = 20_000
 
-OF_TRAINING = ("train", "importances")
+OF_TRAINING = ("train", "importances", "original_outputs")
 OF_UNLEARNING = ("retrain", "retrained_outputs", "unlearn")
-SHARED = "original_outputs"  # by all unlearning seeds, unless those draw the forget set
 FIRST, AGAIN = "evaluate", "evaluate_again"
 NEEDED = ("train", "retrain", FIRST)
 
@@ -141,10 +140,9 @@ def stage_costs(stages: pd.DataFrame) -> SeedCosts:
     """Costs of seeds, from the measured seconds of all stages of the runs of one dataset, model and scenario.
 
     A training seed costs M_o, its outputs and the importances of D; an unlearning seed M_r, its outputs, and every
-    method on every target. What runs share counts once. Outputs of M_o that differ between unlearning seeds, because
-    those draw the forget set, count with these. An evaluation seed costs what a further one takes, which computes
-    nothing but the metrics that draw, and what the first one takes beyond that counts with the unlearning seed; where
-    no further one was run, it is taken to cost as much as the first, which is too much.
+    method on every target. What runs share counts once. An evaluation seed costs what a further one takes, which
+    computes nothing but the metrics that draw, and what the first one takes beyond that counts with the unlearning
+    seed; where no further one was run, it is taken to cost as much as the first, which is too much.
 
     A kind of stage costs its mean time, times the largest number of such stages that a seed has, so that failed runs
     do not make seeds cheap.
@@ -168,13 +166,9 @@ def stage_costs(stages: pd.DataFrame) -> SeedCosts:
     missing = [kind for kind in NEEDED if not stages.loc[stages["kind"] == kind, "seconds"].notna().any()]
     if missing:
         raise DataError(f"Expected the seconds of a stage '{missing[0]}' to plan seeds by, got none; use seed_costs.")
-    outputs = stages[stages["kind"] == SHARED]
-    inside = outputs.groupby(list(SEEDS[:2]))["key"].nunique().groupby(SEEDS[0]).max()
-    by_draw = bool((outputs.groupby(SEEDS[0])["key"].nunique() > inside).any())
     first, again = _seconds(stages, (FIRST,), 3), _seconds(stages, (AGAIN,), 3)
     evaluation = again if (stages["kind"] == AGAIN).any() else first
-    training = _seconds(stages, OF_TRAINING if by_draw else (*OF_TRAINING, SHARED), 1)
-    unlearning = _seconds(stages, (*OF_UNLEARNING, SHARED) if by_draw else OF_UNLEARNING, 2)
+    training, unlearning = _seconds(stages, OF_TRAINING, 1), _seconds(stages, OF_UNLEARNING, 2)
     return SeedCosts(training, unlearning + max(first - evaluation, 0.0), evaluation)
 
 

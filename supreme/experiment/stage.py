@@ -1,9 +1,9 @@
 """Stages: the units of work of a plan, each addressed by a hash of everything that determines its result.
 
 A run is a chain of stages. ``train`` makes M_o; ``importances`` are those of D in M_o, which several methods need;
-``unlearn`` makes M_r (method Retrain) or M_u; ``outputs`` are the logits of M_o or M_r on all parts; ``evaluate`` gives
-the metrics of one run. Two runs that need the same thing have
-stages of the same key, so it is computed once.
+``unlearn`` makes M_r (method Retrain) or M_u; ``outputs`` are the logits of M_o on D and D', or of M_r on the parts of
+a request; ``evaluate`` gives the metrics of one run. Two runs that need the same thing have stages of the same key, so
+it is computed once.
 """
 
 import hashlib

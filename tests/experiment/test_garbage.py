@@ -88,7 +88,7 @@ def test_a_target_that_is_not_asked_for_any_more(make_plan: MakePlan) -> None:
     run(plan)
     found = Garbage(plan.output).find()
     assert {leftover.reason for leftover in found} == {"of no plan"}
-    assert len(found) == 3 + 2 + 4  # M_r and two M_u, outputs, evaluations of the other target
+    assert len(found) == 3 + 1 + 4  # M_r and two M_u, outputs of M_r, evaluations of the other target
 
 
 def folder_of(plan: Plan, host: str, pid: int, age_s: float = 0.0) -> Path:

@@ -35,12 +35,12 @@ def test_stages_are_counted_by_kind(make_plan: MakePlan) -> None:
     assert rows(plan) == {
         "train": (2, 0, 2, 2),
         "unlearn": (12, 0, 12, 4),  # M_r serves all methods of its target
-        "outputs": (8, 0, 8, 8),
+        "outputs": (6, 0, 6, 6),
         "evaluate": (16, 0, 16, 0),
     }
     assert not plan.output.exists()
     run_plan(plan, "tiny_executor:execute", only="seed=1")
-    expected = {"train": (2, 1, 1, 2), "unlearn": (12, 6, 6, 4), "outputs": (8, 4, 4, 8), "evaluate": (16, 8, 8, 0)}
+    expected = {"train": (2, 1, 1, 2), "unlearn": (12, 6, 6, 4), "outputs": (6, 3, 3, 6), "evaluate": (16, 8, 8, 0)}
     assert rows(plan) == expected
     forced = select_stages(plan.runs(), "stage=evaluate,method=SSD")
     assert rows(plan, forced=forced)["evaluate"] == (16, 6, 10, 0)
@@ -65,28 +65,28 @@ def test_the_time_comes_from_earlier_stages(make_plan: MakePlan) -> None:
     assert {kind: row.seconds for kind, row in found.kinds.items()} == {
         "train": 100.0,
         "unlearn": 6 * 20.0,
-        "outputs": 4 * 3.0,
+        "outputs": 3 * 3.0,
         "evaluate": 8 * 0.5,
     }
-    assert found.seconds == pytest.approx(100 + 120 + 12 + 4)
+    assert found.seconds == pytest.approx(100 + 120 + 9 + 4)
     many = preview(plan, plan.runs(), workers=100).seconds
     assert many == pytest.approx(100 + 20 + 3 + 0.5 - 3)  # M_o, then M_u beside the outputs of M_o, then metrics
     lines = list(found.lines())
     assert sum(line.startswith("queued ") for line in lines) == 8
     assert sum(line.startswith("done ") for line in lines) == 8
     assert "shared   train ResNet18 on Digits, seed 2: 8 runs" in lines
-    assert sum(line.startswith("shared ") for line in lines) == 2 + 4 + 8
+    assert sum(line.startswith("shared ") for line in lines) == 2 + 4 + 6
     assert lines[-1].split() == [
         "in",
         "all",
-        "38",
-        "19",
-        "19",
-        "14",
+        "36",
+        "18",
+        "18",
+        "12",
         "about",
         "3",
         "min",
-        "56",
+        "53",
         "s",
         "with",
         "1",
@@ -94,7 +94,7 @@ def test_the_time_comes_from_earlier_stages(make_plan: MakePlan) -> None:
     ]
     run_plan(plan, "tiny_executor:execute")
     done = list(preview(plan, plan.runs()).lines())
-    assert " ".join(done[-1].split()) == "in all 38 38 0 14 -"
+    assert " ".join(done[-1].split()) == "in all 36 36 0 12 -"
 
 
 def test_without_earlier_stages_the_time_is_unknown(make_plan: MakePlan) -> None:

@@ -27,7 +27,7 @@ from supreme.experiment.store import Store
 MakePlan = Callable[..., Plan]
 Launch = Callable[..., "subprocess.Popen[str]"]
 EXECUTE = "tiny_executor:execute"
-STAGES = 2 + 12 + 8 + 16  # train, unlearn, outputs, evaluate of the small plan
+STAGES = 2 + 12 + 6 + 16  # train, unlearn, outputs (M_o, M_r of each target), evaluate of the small plan
 RUNS = 16
 
 
@@ -223,7 +223,7 @@ def test_only_and_force(make_plan: MakePlan) -> None:
     summary = run(plan, force="stage=evaluate")
     assert (summary.done, summary.stages_done) == (RUNS, RUNS)
     summary = run(plan, only="seed=2", force="stage=train")
-    assert summary.stages_done == 1 + 4 + 2 + 8  # M_o; its M_u; its outputs; all evaluations of the seed
+    assert summary.stages_done == 1 + 4 + 1 + 8  # M_o; its M_u; its outputs; all evaluations of the seed
     assert len(records(plan)) == RUNS
     with pytest.raises(UnknownNameError, match="did you mean 'SSD'"):
         run(plan, only="method=SDD")

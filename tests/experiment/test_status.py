@@ -35,13 +35,13 @@ def test_from_queued_to_done(make_plan: MakePlan) -> None:
     assert files(plan) == before
     assert counts(report) == (8, 0, 8, 0)
     assert report.runs == 16
-    assert report.stages == {"train": (1, 2), "unlearn": (6, 12), "outputs": (4, 8), "evaluate": (8, 16)}
+    assert report.stages == {"train": (1, 2), "unlearn": (6, 12), "outputs": (3, 6), "evaluate": (8, 16)}
     assert report.seconds_left is not None
     assert 0 < report.seconds_left < 60
     assert report.other_versions == {}
     first, second = list(report.lines())
     assert first.startswith(f"tiny in {plan.output}: 16 runs: 8 done, 0 running, 8 queued, 0 failed, about ")
-    assert second == "stages: train 1/2, unlearn 6/12, outputs 4/8, evaluate 8/16"
+    assert second == "stages: train 1/2, unlearn 6/12, outputs 3/6, evaluate 8/16"
     run_plan(plan, EXECUTE)
     report = status(plan.output, plan)
     assert counts(report) == (16, 0, 0, 0)
