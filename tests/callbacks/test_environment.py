@@ -64,13 +64,13 @@ def test_a_git_that_hangs_is_left_alone(repository, monkeypatch):
     """Also when a grandchild keeps the output open."""
     fake = repository / "bin" / "git"
     fake.parent.mkdir()
-    fake.write_text("#!/bin/sh\necho abc\nsleep 4\n")
+    fake.write_text("#!/bin/sh\necho abc\nsleep 30\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(environment, "_TIMEOUT_S", 0.2)
     start = time.monotonic()
     assert git_commit(repository) is None
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20
 
 
 def test_versions():
@@ -98,7 +98,7 @@ def test_versions_import_no_torch():
     code = (
         "import sys; from supreme.callbacks import versions, git_commit; versions(); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
 
 
 def test_hardware_without_a_trainer():

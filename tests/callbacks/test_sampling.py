@@ -28,24 +28,24 @@ def end(process):
 
 
 def test_rate_and_last_sample(kit):
-    times = []
+    times, start = [], time.monotonic()
     sampler = Sampler(lambda: times.append((time.monotonic(), threading.current_thread().name)), 0.02)
     sampler.start()
     time.sleep(0.3)
     sampler.stop()
-    assert 5 <= len(times) <= 17
+    assert 3 <= len(times) <= (time.monotonic() - start) / 0.02 + 2
     assert {name for _, name in times[:-1]} == {"supreme-sampler"}
     assert times[-1][1] == threading.main_thread().name
     assert kit.sampler_threads() == []
 
 
 def test_a_slow_reading_does_not_pile_up():
-    count = []
+    count, start = [], time.monotonic()
     sampler = Sampler(lambda: (count.append(1), time.sleep(0.1)), 0.01)
     sampler.start()
     time.sleep(0.25)
     sampler.stop(last=False)
-    assert 1 <= len(count) <= 3
+    assert 1 <= len(count) <= (time.monotonic() - start) / 0.1 + 1
 
 
 def test_stopping_does_not_wait_for_the_interval(kit):

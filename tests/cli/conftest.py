@@ -64,7 +64,7 @@ def supreme(inside, capsys):
 def process(inside):
     """Run a command in a process of its own, as the shell does."""
 
-    def run(*words, timeout=120, **environment):
+    def run(*words, timeout=240, **environment):
         here = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
         command = [sys.executable, "-m", "supreme", *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True, env=here, timeout=timeout, check=False)

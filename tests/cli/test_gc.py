@@ -59,7 +59,7 @@ def test_on_a_terminal_it_asks(stale, answer, left):
     command = [sys.executable, "-m", "supreme", "gc", str(stale)]
     process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, text=True, env=here)
     os.write(ours, answer.encode())
-    shown, _ = process.communicate(timeout=60)
+    shown, _ = process.communicate(timeout=200)
     os.close(ours)
     os.close(theirs)
     assert process.returncode == 0

@@ -112,7 +112,7 @@ def test_ctrl_c_while_a_model_is_trained(inside):
     time.sleep(0.5)
     started.send_signal(signal.SIGINT)
     try:
-        _, err = started.communicate(timeout=60)
+        _, err = started.communicate(timeout=200)
     finally:
         started.kill()
     assert started.returncode == 130

@@ -39,7 +39,7 @@ def test_lines_until_the_plan_is_finished(open_plan):
     )
     assert process.poll() is None
     finish()
-    rest, errors = process.communicate(timeout=30)
+    rest, errors = process.communicate(timeout=100)
     assert (process.returncode, errors) == (0, "")
     assert rest.splitlines()[-2].startswith(f"finished in {folder}: 3 runs: 3 done, 0 running, 0 queued, 0 failed")
     assert rest.splitlines()[-1].startswith("stages: ")
@@ -60,7 +60,7 @@ def test_it_is_drawn_again_in_place_on_a_terminal(open_plan):
     with suppress(OSError):  # once the other end is closed
         while True:
             text += os.read(ours, 10_000)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=100) == 0
     assert process.stderr.read() == ""
     assert text.rstrip().splitlines()[-1].startswith(b"stages: ")
     assert text.count(b"\x1b[?25h") == text.count(b"\x1b[?25l") == 1  # the cursor is back
@@ -72,7 +72,7 @@ def test_ctrl_c_ends_it_with_the_last_state(open_plan):
     process = start(folder, "--watch", stdout=subprocess.PIPE)
     assert "1 queued" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=30)
+    rest, errors = process.communicate(timeout=100)
     assert process.returncode == 130
     assert errors == ""
     assert "1 queued" in rest

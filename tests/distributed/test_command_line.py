@@ -166,7 +166,7 @@ def test_a_failing_rank_ends_the_command_and_is_recorded(tmp_path, rank):
     started = time.monotonic()
     process = start(tmp_path, "-m", "supreme", *words, "--trainer.devices=2", "--trainer.strategy=ddp")
     _, err = finish(process)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 200
     assert process.returncode != 0
     assert "this rank has had enough" in err
     record = json.loads(next(tmp_path.rglob("run.json")).read_text())

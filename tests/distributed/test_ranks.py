@@ -15,7 +15,7 @@ import torch.distributed as dist
 from supreme.errors import ConfigError, RankError, UnknownNameError
 from supreme.ranks import in_ranks, launched
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_ranks_that_wait_for_nothing_are_ended_too(work):
     started = time.monotonic()
     with pytest.raises(KeyError, match="first"):
         in_ranks(2, work.sleep, threads=1)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 150
 
 
 def test_an_exception_that_cannot_be_sent_is_told(work):
@@ -121,6 +121,6 @@ def test_signals_end_everything(script, number):
     time.sleep(25)  # the ranks have met by then; if not, they end as well
     family = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, number)
-    process.communicate(timeout=40)
+    process.communicate(timeout=100)
     assert process.returncode != 0
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []

@@ -273,7 +273,7 @@ def test_real_listing_is_quick_and_imports_no_torch() -> None:
         assert not {"torch", "lightning", "torchmetrics"} & set(sys.modules)
         assert max(best.values()) < 0.05, best
         """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=200)
 
 
 def test_every_real_component_has_a_summary_and_a_file() -> None:
