@@ -5,9 +5,10 @@
 
 A network of ResNet18's form, 8 channels wide, is trained for one epoch and evaluated with all metrics on 1k, 2k, 4k
 and more images of 32 x 32. The importances of SSD are computed over 128 images of 16 x 16 for networks of 1, 2, 4 and
-more million weights. On the upper half of the sizes the slope of log(time) over log(size) has to be between 0.9 and
-1.1: then a larger study costs in proportion, and nothing that grows faster hides in the small sizes. The plot is
-written as SVG and PNG beside the CSV file.
+more million weights, twice: a transformer that gets deeper, whose layers keep their form, so that a weight costs the
+same on any processor, and ResNet18 that gets wider, whose convolutions may not. On the upper half of the sizes the
+slope of log(time) over log(size) has to be between 0.9 and 1.1: then a larger study costs in proportion, and nothing
+that grows faster hides in the small sizes. The plot is written as SVG and PNG beside the CSV file.
 """
 
 import argparse
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from measure import Row, begin, conditions, finish, in_turns, parser, pictures, row
+from torch import nn
 from training_epoch import SEED, ours
 
 from supreme.datasets.base import ImageDataset
 from supreme.distributed import hushed, quiet_trainer
 from supreme.evaluation import Evaluation
 from supreme.methods import SSD
-from supreme.models import ResNet18
+from supreme.models import ResNet18, ViT
 from supreme.scenarios import FullClass, WholeDataset
 from supreme.seeding import isolated
 
@@ -38,6 +40,12 @@ def network(width: int) -> ResNet18:
         return ResNet18(10, width)
 
 
+def transformer(layers: int) -> ViT:
+    """Blocks of 0.79 million weights; heads and tokens as in the small networks of its kind."""
+    with isolated(SEED):
+        return ViT(10, pretrained=False, image_size=16, patch_size=4, hidden_size=256, heads=4, layers=layers)
+
+
 def train(data: WholeDataset) -> None:
     """One epoch."""
     ours(network(8), data, "cpu")
@@ -49,7 +57,7 @@ def evaluate(models: Sequence[ResNet18], dataset: ImageDataset) -> None:
     quiet_trainer("cpu").test(evaluation, datamodule=FullClass(dataset, 0), verbose=False)
 
 
-def importances(model: ResNet18, dataset: ImageDataset) -> None:
+def importances(model: nn.Module, dataset: ImageDataset) -> None:
     """Those of D, by SSD."""
     method = SSD(model)
     method.measure_full_alone()
@@ -76,9 +84,10 @@ def over_weights(millions: Sequence[int]) -> Sides:
     """Importances."""
     sides, dataset = Sides(), pictures(128, size=16)
     for count in millions:
-        model = network(8 * round(8 * math.sqrt(count / 11.17)))  # other widths are not as fast for each weight
-        size = sum(p.numel() for p in model.parameters())
-        sides[f"importances {size}"] = later(importances, model, dataset)
+        wide = network(8 * round(8 * math.sqrt(count / 11.17)))  # other widths are not as fast for each weight
+        for name, model in (("deeper ViT", transformer(round(count / 0.79))), ("wider ResNet18", wide)):
+            size = sum(p.numel() for p in model.parameters())
+            sides[f"importances, {name} {size}"] = later(importances, model, dataset)
     return sides
 
 
@@ -86,7 +95,7 @@ def measure(sides: Sides, repeats: int) -> dict[str, Times]:
     """All sizes in turns, so that a machine that slows down slows them all."""
     found: dict[str, Times] = {}
     for side, values in in_turns(sides, repeats).wall.items():
-        name, size = side.split()
+        name, _, size = side.rpartition(" ")
         found.setdefault(name, {})[int(size)] = values
     return found
 
@@ -117,7 +126,7 @@ def plot(found: dict[str, Times], path: Path) -> None:
         line = [middle[-1] * size / sizes[-1] for size in sizes]
         panel.plot(sizes, line, "--", color="#555555", linewidth=1, label="slope 1")
         panel.set(xscale="log", yscale="log", title=name, ylabel="seconds")
-        panel.set_xlabel("weights" if name == "importances" else "images")
+        panel.set_xlabel("weights" if name.startswith("importances") else "images")
         panel.set_xticks(sizes)
         panel.xaxis.set_major_formatter(ticker.EngFormatter(places=0, sep=""))
         panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

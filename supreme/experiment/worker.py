@@ -276,14 +276,18 @@ def _die_with_parent() -> None:
 
 
 def _kill_tree(pid: int | None) -> None:
-    """Kill a process of ours and everything that it has started."""
+    """Kill a process of ours and everything that it has started.
+
+    Its children come last, so that it does not take their end for a failure; this process itself comes after them.
+    """
     import psutil
 
     if pid is None:
         return
     with suppress(psutil.Error):
         process = psutil.Process(pid)
-        for victim in (*process.children(recursive=True), process):
+        family = [process, *process.children(recursive=True)]
+        for victim in family[::-1] if pid == os.getpid() else family:
             with suppress(psutil.Error):
                 victim.kill()
 
