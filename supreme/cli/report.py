@@ -65,6 +65,21 @@ def _check(given: argparse.Namespace) -> None:
         raise ConfigError(f"Expected a half-width above 0 after --plan_seeds, got {given.plan_seeds:g}; try 0.01.")
 
 
+def show_current(runs: str | Path) -> None:
+    """Print the tables of a plan's results, and write its report unless that is there already.
+
+    Args:
+        runs: output folder of the plan.
+    """
+    from supreme.report import frame, is_current, print_tables, read_records, tables
+
+    if not is_current(runs):
+        show(runs)
+        return
+    print_tables(tables(frame(read_records(runs))), open_console())
+    sys.stdout.write(f"Report: {Path(runs) / 'report' / 'index.html'}\n")
+
+
 def show(runs: str | Path, output: str | Path | None = None, *, per_target: bool = False) -> None:
     """Print the tables of a plan's results and write its report.
 

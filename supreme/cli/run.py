@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from supreme.cli.options import Options
-from supreme.cli.report import show
+from supreme.cli.report import show_current
 from supreme.cli.shipped import plan_file
 from supreme.cli.slurm import add_launcher_options, hand_in, slurm_settings
 from supreme.errors import ConfigError
@@ -83,7 +83,7 @@ def main(command: str, words: Sequence[str]) -> int:
         track_evaluation=given.track_evaluation,
     )
     sys.stderr.writelines(f"{line}\n" for line in _ending(plan, summary))
-    show(plan.output)
+    show_current(plan.output)
     return summary.exit_code
 
 

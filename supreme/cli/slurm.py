@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from supreme.cli.options import Options
-from supreme.cli.report import show
+from supreme.cli.report import show_current
 from supreme.errors import ConfigError, UnknownNameError
 from supreme.experiment.plan import Plan, Run
 from supreme.experiment.selection import select_stages
@@ -72,7 +72,7 @@ def hand_in(
     submission = submit(plan, runs, settings, forced, track_evaluation)
     sys.stderr.writelines(f"{line}\n" for line in _said(plan, submission))
     if not submission.submitted and not submission.waiting:
-        show(plan.output)
+        show_current(plan.output)
     return 0
 
 

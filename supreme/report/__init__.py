@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy(
         "Table": "table",
         "beside_grids": "beside",
         "frame": "records",
+        "is_current": "write",
         "leaders": "leaderboard",
         "print_grids": "grid_text",
         "print_tables": "text",

@@ -35,6 +35,7 @@ def page(
     tables: Sequence[Table],
     plots: Sequence[Sequence[Plot]],
     studies: Sequence[Study] = (),
+    stamp: str = "",
 ) -> str:
     """The whole report as one file.
 
@@ -44,6 +45,7 @@ def page(
         tables: result tables.
         plots: the plots of every table.
         studies: the statistics of every table; none leaves them out.
+        stamp: tells what the page was made of.
 
     Returns:
         HTML without any reference to another file.
@@ -56,7 +58,8 @@ def page(
     ]
     script = Markup((files("supreme.report") / "page.js").read_text(encoding="utf-8"))
     body = join(_header(title, data, tables), tag("main", *sections), _footer(), tag("script", script))
-    return f"<!DOCTYPE html>\n{tag('html', _head(title, script), tag('body', body), lang='en', class_='no-script')}\n"
+    head = _head(title, script, stamp)
+    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', body), lang='en', class_='no-script')}\n"
 
 
 def grids_page(title: str, grids: Sequence[Grid]) -> str:
@@ -72,7 +75,7 @@ def grids_page(title: str, grids: Sequence[Grid]) -> str:
     return f"<!DOCTYPE html>\n{tag('html', _head(title, script), tag('body', body), lang='en', class_='no-script')}\n"
 
 
-def _head(title: str, script: str) -> Markup:
+def _head(title: str, script: str, stamp: str = "") -> Markup:
     """Head of the page; its policy lets nothing load and no script run but ours."""
     style = Markup((files("supreme.report") / "page.css").read_text(encoding="utf-8"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -80,6 +83,7 @@ def _head(title: str, script: str) -> Markup:
     return tag(
         "head",
         tag("meta", charset="utf-8"),
+        *([tag("meta", name="supreme-records", content=stamp)] if stamp else []),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),

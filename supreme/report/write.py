@@ -1,14 +1,18 @@
 """Write the report of a plan: tables, plots and one page, each file replaced in one step."""
 
+import hashlib
+import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from supreme import __version__
 from supreme.errors import OutputError
 from supreme.report.curves import curve_plot
 from supreme.report.figure import Plot
@@ -25,6 +29,7 @@ from supreme.report.table import Table, tables
 from supreme.report.text import render
 
 STUDIED = 24
+PAGE, HEAD = "index.html", 1000  # characters in which a page says what it was made of
 NEEDS = "% Needs \\usepackage{booktabs} in the preamble."
 
 
@@ -72,7 +77,6 @@ def write_report(
     ]
     folder = Path(path) / "report" if out is None else Path(out)
     contents: dict[str, str | bytes] = {
-        "index.html": page(records, data, chosen, figures, studies),
         "tables.txt": render(chosen),
         "tables.md": to_markdown(chosen),
         "tables.tex": to_latex(chosen),
@@ -86,7 +90,28 @@ def write_report(
         **{f"statistics/{name}.csv": csv_of(frame) for name, frame in joined(studies, chosen).items()},
         **{f"plots/{name}": content for name, content in _plot_files(chosen, drawn)},
     }
-    return [_write(folder / name, content) for name, content in contents.items()]
+    written = [_write(folder / name, content) for name, content in contents.items()]
+    whole = page(records, data, chosen, figures, studies, _stamp(records, per_target, studied))
+    return [_write(folder / PAGE, whole), *written]  # last, so that it stands for all of them
+
+
+def is_current(path: str | Path) -> bool:
+    """Whether the report of a plan is there, as :func:`write_report` would write it from the present records.
+
+    Args:
+        path: the output folder of the plan.
+
+    Raises:
+        DataError: if there are no records, or one cannot be read.
+    """
+    file, stamp = Path(path) / "report" / PAGE, _stamp(read_records(path), per_target=False, studied=STUDIED)
+    return file.is_file() and f'"{stamp}"' in file.read_text(encoding="utf-8")[:HEAD]
+
+
+def _stamp(records: Sequence[Mapping[str, Any]], per_target: bool, studied: int) -> str:
+    """What a report is made of, as a hash: the records, the choices, and the version that writes it."""
+    content = json.dumps([__version__, per_target, studied, *records], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def write_grids(folder: str | Path, name: str, title: str, grids: Sequence[Grid], data: pd.DataFrame) -> list[Path]:

@@ -38,9 +38,12 @@ def test_a_plan_from_start_to_report(plan, results, supreme):
 
 
 def test_a_second_time_there_is_nothing_to_do(plan, results, process):
-    before = os.times().children_user
+    page, before = results / "report" / "index.html", os.times().children_user
+    written = page.stat().st_mtime_ns
     result = process("run", plan(), "--output", results)
     assert os.times().children_user - before < 10  # of the processor, whatever else it does
+    assert page.stat().st_mtime_ns == written
+    assert f"Report: {page}" in result.out
     assert result.code == 0, result.err
     assert "Nothing to do: all 3 runs have their result" in result.err
     assert "SSD" in result.out

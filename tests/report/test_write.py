@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supreme.errors import DataError, OutputError
-from supreme.report import frame, tables, write_report
+from supreme.report import frame, is_current, tables, write, write_report
 from supreme.report import write as module
 
 STATISTICS = ("overview", "intervals", "comparison", "ranks", "retrained", "retrained_audit", "gap_z", "variance")
@@ -40,6 +40,31 @@ def test_all_files_are_written_beside_the_records(small):
 def test_the_same_records_give_the_same_files(small, tmp_path):
     first, second = write_report(small, tmp_path / "a"), write_report(small, tmp_path / "b")
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_a_report_is_current_until_a_record_changes(small):
+    assert not is_current(small)
+    write_report(small, per_target=True)
+    assert not is_current(small)  # the tables of a run are means over targets
+    page = write_report(small)[0]
+    assert is_current(small)
+    record = next((small / "records").iterdir())
+    before = record.read_text(encoding="utf-8")
+    record.write_text(before.replace('"finished": "', '"finished": "1'), encoding="utf-8")
+    assert not is_current(small)
+    record.write_text(before, encoding="utf-8")
+    assert is_current(small)
+    page.unlink()
+    assert not is_current(small)
+
+
+def test_the_page_is_written_last(small, monkeypatch):
+    """What is killed on the way leaves no page that passes for the whole."""
+    written = []
+    monkeypatch.setattr(write, "_write", lambda file, content: written.append(file.name))
+    write_report(small)
+    assert written[-1] == "index.html"
+    assert len(written) > 10
 
 
 def test_runs_csv_has_every_run_at_full_precision(plan, write_records, tmp_path):
@@ -94,14 +119,14 @@ def test_no_records_is_an_error_and_writes_nothing(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(small, tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(OutputError, match=r"index\.html"):
+    with pytest.raises(OutputError, match=r"tables\.txt"):
         write_report(small, tmp_path / "file")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
 def test_a_read_only_folder_is_named(small, tmp_path):
     (tmp_path / "r").mkdir(mode=0o500)
-    with pytest.raises(OutputError, match=r"index\.html"):
+    with pytest.raises(OutputError, match=r"tables\.txt"):
         write_report(small, tmp_path / "r")
 
 
