@@ -210,15 +210,12 @@ def _tested(
     Where a scenario serves images in a way of its own, M_o is forwarded on what it serves.
     """
     inputs = {role: store.path(source) for role, source in stage.inputs.items()}
-    original, outputs = (
-        stage.inputs["original_outputs"].inputs["model"],
-        {
-            **known,
-            "retrained": Outputs.load(inputs["retrained_outputs"] / OUTPUTS),
-            "incompetent": Outputs.load(inputs["retrained_outputs"] / TEACHER_OUTPUTS),
-        },
-    )
-    usual = scenario.serves_as_usual()
+    outputs = {
+        **known,
+        "retrained": Outputs.load(inputs["retrained_outputs"] / OUTPUTS),
+        "incompetent": Outputs.load(inputs["retrained_outputs"] / TEACHER_OUTPUTS),
+    }
+    original, usual = stage.inputs["original_outputs"].inputs["model"], scenario.serves_as_usual()
     if usual:
         outputs["original"] = Outputs.load(inputs["original_outputs"] / OUTPUTS).split(scenario.indices())
     for name in ("retrained", "original"):
@@ -335,9 +332,10 @@ def _scenario(stage: Stage) -> Scenario:
 
 
 def _sizes(stage: Stage) -> dict[str, Any]:
-    """The plan's batch sizes, as a scenario takes them."""
-    of_evaluation = stage.config.get("evaluation", {}).get("batch_size")
-    return {"batch_size": _training(stage)[2], "evaluation_batch_size": of_evaluation}
+    """The batch sizes that the plan says, as a scenario takes them."""
+    evaluation = stage.config.get("evaluation", {})
+    given = {"evaluation_batch_size": evaluation["batch_size"]} if "batch_size" in evaluation else {}
+    return {"batch_size": _training(stage)[2], **given}
 
 
 def _settled(data: SomeScenario, stage: Stage) -> SomeScenario:

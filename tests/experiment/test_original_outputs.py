@@ -19,7 +19,10 @@ from supreme.scenarios import FullClass
 
 
 class Darker(FullClass):
-    '''Serves other images.'''
+    '''Serves other images, and knows of one batch size.'''
+
+    def __init__(self, dataset=None, forget=0, batch_size=64):
+        super().__init__(dataset, forget, batch_size=batch_size)
 
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
