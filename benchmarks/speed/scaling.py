@@ -123,8 +123,7 @@ def slope(times: Times) -> float:
     upper = sorted(times)[min(len(times) // 2, len(times) - 2) :]
     x = [math.log(size) for size in upper]
     y = [math.log(statistics.median(times[size])) for size in upper]
-    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+    return statistics.linear_regression(x, y).slope
 
 
 def plot(found: dict[str, Times], path: Path) -> None:

@@ -23,8 +23,8 @@ from supreme.transforms.augment import Augment
 from supreme.transforms.preprocess import Preprocess
 
 TRAINING = Phase("full", augment=True)
-_SERVING = ("train_dataloader", "test_dataloader", "evaluation_loader", "on_after_batch_transfer")
-_INSIDE = ("_phase_loader", "_transform", "_source")
+_LOADERS = ("train_dataloader", "test_dataloader", "evaluation_loader", "_phase_loader")
+_SERVING = (*_LOADERS, "on_after_batch_transfer", "_transform", "_source")
 
 
 class Scenario(LightningDataModule, ABC):
@@ -136,7 +136,7 @@ class Scenario(LightningDataModule, ABC):
     @classmethod
     def serves_as_usual(cls) -> bool:
         """Whether images are served as this base class does, so that a pass over them is the same for every target."""
-        return all(getattr(cls, name) is getattr(Scenario, name) for name in (*_SERVING, *_INSIDE))
+        return all(getattr(cls, name) is getattr(Scenario, name) for name in _SERVING)
 
     def export(self, folder: str | Path) -> list[Path]:
         """Write the index sets (``splits.json``) and their class counts (``class_counts.csv``) to a folder.

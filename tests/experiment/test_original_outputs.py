@@ -24,7 +24,6 @@ class Darker(FullClass):
     def __init__(self, dataset=None, forget=0, batch_size=64):
         super().__init__(dataset, forget, batch_size=batch_size)
 
-
     def on_after_batch_transfer(self, batch, dataloader_idx):
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
         return batch._replace(image=0.5 * batch.image)
